@@ -1,0 +1,69 @@
+/* command: one request for a device's data, from any front.
+ *
+ * The front fills the public part and submits; the core runs the command on the
+ * caller's thread when it may and that cannot block, else on a worker, parks it
+ * when data is missing, and calls done exactly once, on any thread, with no lock
+ * held.  The command is the front's again from then on.
+ *
+ *   new --submit--> queued --> running --> done
+ *                     ^          |  |
+ *                     |          |  +--(range taken)--> waiting for the range --+
+ *                     |          +--(miss, full journal)--> parked --------+    |
+ *                     +-----------------(woken)-----------------------------+----+
+ *   parked, waiting, queued --(deadline, cancel)--> done
+ *
+ * A parked command holds no range lock (architecture, rule 3).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_COMMAND_COMMAND_H
+#define OBD_COMMAND_COMMAND_H
+
+#include "base/iov.h"
+#include "base/list.h"
+#include "command/range_lock.h"
+#include "image/image.h"
+
+struct device;
+
+enum command_kind {
+    COMMAND_READ,
+    COMMAND_WRITE,
+    COMMAND_DISCARD, /* reads as zeros afterwards: UNMAP, WRITE SAME with UNMAP, TRIM, WRITE_ZEROES */
+    COMMAND_FLUSH,
+    COMMAND_VERIFY, /* reads and drops; with data in iov, compares: OBD_E_MISCOMPARE */
+};
+
+struct command {
+    /* Set by the front before command_submit. */
+    enum command_kind kind;
+    bool fua;        /* write, discard: durable when done */
+    uint64_t offset; /* bytes, multiples of 512, inside the device; checked */
+    uint64_t length;
+    const struct iovec *iov; /* borrowed until done */
+    int nr_iov;
+    void (*done)(struct command *command);
+
+    /* Valid in done. */
+    enum obd_status status;
+    uint64_t miscompare_offset; /* VERIFY: the first byte that differs, from offset */
+
+    /* The core's. */
+    struct device *device;
+    struct demand demand;
+    struct range_lock_holder range;
+    struct upper_waiter upper_waiter;
+    struct list link;      /* in the queue or list of its state */
+    struct list in_flight; /* in device->in_flight, from submit to done */
+    uint64_t submitted_ns;
+    uint64_t deadline_ns;
+    int state;
+    bool may_run_inline;
+};
+
+/* Takes command until done.  may_run_inline: the caller has nothing more urgent
+ * queued, so a command that need not wait for a disk may run on its thread (done
+ * may then be called before this returns). */
+void command_submit(struct device *device, struct command *command, bool may_run_inline);
+
+#endif

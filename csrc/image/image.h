@@ -1,0 +1,54 @@
+/* image: the stack: merged lower layers and, on top, perhaps an upper.
+ *
+ * A sector is read from the upper when that has a segment there, else from the
+ * topmost lower that has one, else it is zeros (spec/lsmt.md sections 5, 6).
+ * The lowers' indexes are merged once, at open.
+ *
+ * Thread-safe: lowers never change, the upper locks itself.  Counted.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_IMAGE_IMAGE_H
+#define OBD_IMAGE_IMAGE_H
+
+#include "image/layer.h"
+#include "image/upper.h"
+
+struct image;
+
+/* lowers[0] is the lowest (as in config.v1.json), nr_lowers <= 255; takes its own
+ * references.  upper may be NULL; it is taken, also when this fails, and closed
+ * with the last reference.  virtual_size in bytes was decided by Python
+ * (spec/lsmt.md section 10). */
+enum obd_status image_open(struct layer *const *lowers, size_t nr_lowers, struct upper *upper, uint64_t virtual_size,
+                           const char *name, struct image **out);
+struct image *image_ref(struct image *image);
+void image_unref(struct image *image);
+
+uint64_t image_size(const struct image *image);
+const char *image_name(const struct image *image);
+bool image_is_read_only(const struct image *image);
+struct upper *image_upper(const struct image *image); /* NULL when there is none */
+
+/* Fills length bytes at the cursor.  offset and length are multiples of 512,
+ * inside the disk.  As source_read: OBD_E_MISS has noted *every* absent chunk of
+ * the range; OBD_E_AGAIN only with nowait. */
+enum obd_status image_read(struct image *image, const struct read_context *context, struct iov_cursor *cursor,
+                           uint64_t length, uint64_t offset);
+
+/* The upper's, with OBD_E_READ_ONLY when there is none. */
+enum obd_status image_write(struct image *image, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
+enum obd_status image_discard(struct image *image, uint64_t length, uint64_t offset);
+enum obd_status image_flush(struct image *image);
+
+/* What [offset, offset + length) is made of, in order, neighbours of one kind
+ * merged; at most max extents, *nr says how many.  For block status and maps. */
+enum obd_status image_extents(struct image *image, uint64_t offset, uint64_t length, struct obd_extent *out, size_t max,
+                              size_t *nr);
+
+/* One sorted array of everything visible now, tag 0 = top (the upper, when
+ * there is one), and the means to read what a segment points to. */
+enum obd_status image_freeze(struct image *image, struct segment_array *out);
+enum obd_status image_read_mapped(struct image *image, struct segment s, void *buffer, uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,91 @@
+/* upper: the writable layer of an image, append mode (spec/lsmt.md section 4.2).
+ *
+ * Two files in the reference's format, a data log and an index log, and our
+ * journal between them, so that an acknowledged write survives kill -9 and a
+ * flushed one a power cut (architecture, section 6).  The circle:
+ *
+ *   write    reserve (slot, index room, data tail) -> data to the log, no lock
+ *            -> under the map lock: record to the journal, segment to the map
+ *            -> acknowledged
+ *   discard  the same without data
+ *   flush    take the last sequence S -> sync data -> append the records up to S
+ *            to the index -> sync index -> trim the journal to S
+ *
+ * Invariants
+ *   (1) an entry in the index file is never ahead of its data: data is synced first
+ *   (2) map and journal see the same writes in the same order
+ *   (3) bytes of the log that a segment points to are never written again
+ *   (4) at most one flush pair runs at a time; others wait for one that started
+ *       after they came and share it
+ *
+ * States: open --(a failed sync)--> failed: read-only from then on, showing what
+ * was flushed last, also at later opens.
+ *
+ * Thread-safe.  Lock order: flush_lock, then map_lock.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_IMAGE_UPPER_H
+#define OBD_IMAGE_UPPER_H
+
+#include "base/iov.h"
+#include "base/list.h"
+#include "index/segment_map.h"
+
+struct upper;
+
+/* A writer set aside because the journal is full; wake is called once, with no
+ * lock held, when it is worth trying again (or the upper has failed). */
+struct upper_waiter {
+    struct list link;
+    void (*wake)(struct upper_waiter *waiter);
+};
+
+/* Opens the pair, takes its lock (exclusive, or shared when params->flags has
+ * OBD_UPPER_READ_ONLY), replays a journal of this boot.
+ *   OBD_E_BUSY     another process has it; the sentence names it
+ *   OBD_E_JOURNAL  a journal with unflushed writes lies there that belongs to
+ *                  other files (a copied upper), and OBD_UPPER_DROP_UNFLUSHED
+ *                  is not set
+ *   OBD_E_CORRUPT  an index entry is wrong                                   */
+enum obd_status upper_open(const struct obd_upper_params *params, struct upper **out);
+
+/* Flushes (unless read-only or failed), marks the journal clean, closes. The
+ * upper is gone whatever is returned. */
+enum obd_status upper_close(struct upper *upper);
+
+uint64_t upper_virtual_size(const struct upper *upper);
+bool upper_is_read_only(const struct upper *upper);
+
+/* Takes length bytes from the cursor.  offset and length are multiples of 512,
+ * inside the disk.  OBD_E_AGAIN: the journal is full; nothing happened; call
+ * upper_wait.  OBD_E_NO_SPACE fails this write only. */
+enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
+
+/* [offset, offset + length) reads as zeros.  As upper_write. */
+enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t offset);
+
+/* Queues waiter until there is room, and sees to it that a flush runs.  False,
+ * and not queued, when there is room by now. */
+bool upper_wait(struct upper *upper, struct upper_waiter *waiter);
+
+/* True when waiter was still queued and is no longer: wake will not be called. */
+bool upper_cancel_wait(struct upper *upper, struct upper_waiter *waiter);
+
+/* Everything acknowledged before the call is durable when it returns OBD_OK.
+ * Blocks on the disk: never on a ring thread.  */
+enum obd_status upper_flush(struct upper *upper);
+
+/* As segment_map_lookup, with one consistent view of the map. */
+size_t upper_lookup(struct upper *upper, uint64_t begin, uint64_t end, struct segment *out, size_t max);
+
+/* Reads length bytes of the log at place (bytes); nowait as file_read_iov_nowait. */
+enum obd_status upper_read_log(struct upper *upper, struct iov_cursor *cursor, size_t length, uint64_t place,
+                               bool nowait);
+
+/* A sorted copy of the map as it is now; what it points to stays readable. */
+enum obd_status upper_freeze(struct upper *upper, struct segment_array *out);
+
+void upper_stats(struct upper *upper, struct obd_upper_stats *stats);
+
+#endif

@@ -1,0 +1,421 @@
+/* obd: the only header that Python sees.
+ *
+ * What lies between the two "cffi" markers is compiled here and fed to cffi by
+ * tcmu_overlaybd/native/build.py, so the two cannot drift; it holds nothing but
+ * enums, structs, opaque handles and functions.
+ *
+ * Conventions
+ *   - A function that can fail returns an enum obd_status as an int; the sentence
+ *     is obd_error_text() of the same thread.
+ *   - Handles are opaque.  A pointer parameter is borrowed unless the comment
+ *     says *takes*; a handle given through "out" is the caller's to close.
+ *   - Offsets and lengths are bytes unless the name says sectors.
+ *   - Functions that can wait take a time-out in ms and end with OBD_E_TIMEOUT.
+ *   - No function calls back into Python, except the hub's three (front/hub).
+ *   - cffi releases the GIL around every call.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_H
+#define OBD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+
+/* ---- status ------------------------------------------------------------- */
+
+enum obd_status {
+    OBD_OK = 0,
+    OBD_E_AGAIN,     /* would have to wait; run again elsewhere (never leaves the core) */
+    OBD_E_MISS,      /* data is not here yet (never leaves the core) */
+    OBD_E_INVALID,   /* the caller's arguments make no sense */
+    OBD_E_RANGE,     /* outside the device */
+    OBD_E_READ_ONLY, /* the image or its upper cannot be written */
+    OBD_E_NO_SPACE,  /* the disk under the upper is full */
+    OBD_E_NO_MEMORY,
+    OBD_E_LIMIT,       /* the format has no room for it */
+    OBD_E_NOT_FOUND,   /* no such file */
+    OBD_E_IO,          /* a local disk or system call failed */
+    OBD_E_CORRUPT,     /* bytes break a checksum or a rule of the format */
+    OBD_E_UNSUPPORTED, /* well-formed, but nothing we can read */
+    OBD_E_UNREACHABLE, /* the source of the data does not answer */
+    OBD_E_TIMEOUT,     /* a deadline passed */
+    OBD_E_CANCELLED,   /* the device is being closed */
+    OBD_E_BUSY,        /* another process holds it */
+    OBD_E_JOURNAL,     /* the journal does not belong to the upper beside it */
+    OBD_E_MISCOMPARE,  /* VERIFY found other data */
+    OBD_E_CLOSED,      /* the queue or connection has ended */
+    OBD_NR_STATUS
+};
+
+/* This thread's sentence about its last failure; valid until the next one. */
+const char *obd_error_text(void);
+/* "OBD_E_CORRUPT"; "?" for a number that is none. */
+const char *obd_status_name(int status);
+/* 1 when compiled with -DOBD_TEST_BUILD. */
+int obd_is_test_build(void);
+
+/* ---- constants of the formats, read by Python at import ------------------ */
+
+enum obd_codec { OBD_CODEC_NONE = 0, OBD_CODEC_LZ4 = 1, OBD_CODEC_ZSTD = 2 }; /* as in ZFile headers */
+
+enum obd_limits {
+    OBD_SECTOR_SIZE = 512,
+    OBD_MAX_LAYERS = 255,
+    OBD_MAX_LAYER_SEGMENTS = 1000000,
+    OBD_MAX_UPPER_SEGMENTS = 128000000
+};
+
+/* Raw CRC-32C of spec/zfile.md section 4. */
+uint32_t obd_crc32c(const void *data, size_t length, uint32_t seed);
+
+/* ---- sources ------------------------------------------------------------- */
+
+struct source;
+
+struct obd_zfile_params { /* from the header or trailer, checked for sense by C again */
+    uint64_t index_offset;
+    uint64_t nr_blocks;
+    uint64_t original_size;
+    uint32_t block_size;
+    uint32_t codec; /* enum obd_codec */
+    uint32_t has_block_crc;
+    uint32_t has_index_crc;
+    uint32_t index_crc;
+};
+
+int obd_source_open_file(const char *path, struct source **out);
+int obd_source_open_slice(struct source *below, uint64_t offset, uint64_t size, struct source **out);
+int obd_source_open_zfile(struct source *below, const struct obd_zfile_params *params, uint32_t timeout_ms,
+                          struct source **out);
+/* Test build only, else OBD_E_UNSUPPORTED.  delay_ms 0xffffffff: never arrives. */
+int obd_source_open_slow(struct source *below, uint32_t chunk_size, uint32_t delay_ms, uint32_t keep_ms,
+                         struct source **out);
+uint64_t obd_source_size(const struct source *source);
+int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
+int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms);
+void obd_source_close(struct source *source);
+
+/* ---- layers -------------------------------------------------------------- */
+
+struct layer;
+
+struct obd_layer_params {
+    uint64_t index_offset; /* bytes */
+    uint64_t nr_entries;   /* padding included */
+    uint64_t virtual_size;
+};
+
+struct obd_segment { /* sectors; a segment taken apart, for tools */
+    uint64_t offset;
+    uint64_t moffset;
+    uint32_t length;
+    uint8_t zeroed;
+    uint8_t tag;
+};
+
+int obd_layer_open(struct source *source, const struct obd_layer_params *params, uint32_t timeout_ms,
+                   struct layer **out);
+int obd_layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
+int obd_layer_open_raw(const char *path, struct layer **out);
+uint64_t obd_layer_nr_segments(const struct layer *layer);
+/* Copies at most max segments from place first on; returns how many. */
+size_t obd_layer_segments(const struct layer *layer, uint64_t first, struct obd_segment *out, size_t max);
+void obd_layer_close(struct layer *layer);
+
+/* ---- uppers -------------------------------------------------------------- */
+
+struct upper;
+
+enum obd_upper_flags {
+    OBD_UPPER_READ_ONLY = 1,      /* shared lock, replay in memory only, change nothing */
+    OBD_UPPER_DROP_UNFLUSHED = 2, /* give up a journal that does not fit */
+    OBD_UPPER_NO_JOURNAL = 4      /* test build only: what would be lost without it */
+};
+
+struct obd_upper_params {
+    const char *data_path;
+    const char *index_path;
+    const char *uuid;   /* of the index file's header, 36 characters */
+    const char *holder; /* who we are, for the one we keep out */
+    uint64_t virtual_size;
+    uint64_t journal_slots;     /* 0: 16384 */
+    uint32_t flush_interval_ms; /* 0: no flush by the clock */
+    uint32_t tag;               /* number of lowers, written into entries */
+    uint32_t flags;
+};
+
+struct obd_upper_stats {
+    uint64_t nr_segments;
+    uint64_t log_bytes;       /* size of the data file's log */
+    uint64_t live_bytes;      /* of it, still visible */
+    uint64_t unflushed_bytes; /* acknowledged, not yet synced */
+    uint64_t nr_flushes;      /* sync pairs made */
+    uint64_t nr_flush_calls;  /* flushes asked for */
+    uint64_t replayed;        /* journal records applied at open */
+    uint32_t is_failed;
+};
+
+int obd_upper_open(const struct obd_upper_params *params, struct upper **out);
+int obd_upper_close(struct upper *upper); /* only one that no image has taken */
+void obd_upper_stats(struct upper *upper, struct obd_upper_stats *stats);
+
+/* ---- images -------------------------------------------------------------- */
+
+struct image;
+
+enum obd_extent_kind { OBD_EXTENT_HOLE = 0, OBD_EXTENT_ZERO = 1, OBD_EXTENT_DATA = 2 };
+
+struct obd_extent {
+    uint64_t offset; /* bytes */
+    uint64_t length;
+    uint32_t kind; /* enum obd_extent_kind; hole: no layer has it; zero: a layer says so */
+    int32_t layer; /* place in lowers, the upper = their number; -1 for a hole */
+};
+
+/* lowers[0] is the lowest; borrowed.  Takes upper (may be NULL), also on failure. */
+int obd_image_open(struct layer *const *lowers, size_t nr_lowers, struct upper *upper, uint64_t virtual_size,
+                   const char *name, struct image **out);
+uint64_t obd_image_size(const struct image *image);
+int obd_image_is_read_only(const struct image *image);
+/* These wait: for missing data until time-out, for the disk, for journal room. */
+int obd_image_read(struct image *image, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
+int obd_image_write(struct image *image, const void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
+int obd_image_discard(struct image *image, uint64_t length, uint64_t offset, uint32_t timeout_ms);
+int obd_image_flush(struct image *image);
+int obd_image_extents(struct image *image, uint64_t offset, uint64_t length, struct obd_extent *out, size_t max,
+                      size_t *nr);
+uint64_t obd_image_nr_segments(struct image *image);
+/* OBD_E_NOT_FOUND when it has no upper. */
+int obd_image_upper_stats(struct image *image, struct obd_upper_stats *stats);
+/* Gives the reference back; with the last one the upper is flushed and closed,
+ * and what that said is returned. */
+int obd_image_close(struct image *image);
+
+/* ---- writing layers ------------------------------------------------------ */
+
+struct writer;
+struct compact;
+
+struct obd_writer_params {
+    int fd; /* borrowed */
+    uint64_t offset;
+    uint32_t codec;      /* OBD_CODEC_NONE: a plain copy */
+    uint32_t block_size; /* 4096 .. 65536, a power of two */
+    uint32_t nr_threads; /* that compress; at least 1 */
+};
+
+struct obd_writer_result {
+    uint64_t bytes_in;
+    uint64_t bytes_out;    /* blocks and jump table */
+    uint64_t index_offset; /* of the jump table, from params.offset */
+    uint64_t nr_blocks;
+    uint32_t index_crc;
+};
+
+struct obd_compact_params {
+    uint32_t detect_zeros; /* all-zero 4 KiB pieces become zeroed segments */
+    uint32_t drop_zeros;   /* and zeroed segments are left out (a lowest layer) */
+    uint32_t keep_tags;    /* merge: write source layer numbers as tags */
+    uint32_t timeout_ms;   /* for one step that meets missing data */
+};
+
+struct obd_compact_result {
+    uint64_t index_offset; /* bytes, in the LSMT file */
+    uint64_t nr_entries;   /* padding included */
+    uint64_t nr_segments;  /* without it */
+};
+
+int obd_writer_open(const struct obd_writer_params *params, struct writer **out);
+int obd_writer_write(struct writer *writer, const void *bytes, size_t length);
+int obd_writer_finish(struct writer *writer, struct obd_writer_result *result);
+void obd_writer_close(struct writer *writer);
+
+int obd_compact_open(struct image *image, struct writer *writer, const struct obd_compact_params *params,
+                     struct compact **out);
+uint64_t obd_compact_total(const struct compact *compact);
+int obd_compact_step(struct compact *compact, uint64_t max_bytes, uint64_t *done);
+int obd_compact_finish(struct compact *compact, struct obd_compact_result *result);
+void obd_compact_close(struct compact *compact);
+
+/* ---- core and devices ---------------------------------------------------- */
+
+struct core;
+struct device;
+
+struct obd_core_params {
+    uint32_t nr_workers;        /* 0: one per processor, at least 2 */
+    uint64_t park_budget_bytes; /* of all devices together; 0: 256 MiB */
+};
+
+enum obd_on_timeout { OBD_ON_TIMEOUT_ERROR = 0, OBD_ON_TIMEOUT_RETRY = 1, OBD_ON_TIMEOUT_FREEZE = 2 };
+
+struct obd_device_params {
+    const char *name;
+    uint32_t io_timeout_ms;     /* 0: 20,000 */
+    uint32_t on_timeout;        /* enum obd_on_timeout */
+    uint64_t park_budget_bytes; /* of this device; 0: 32 MiB */
+};
+
+enum obd_command_kind {
+    OBD_COMMAND_READ = 0,
+    OBD_COMMAND_WRITE = 1,
+    OBD_COMMAND_DISCARD = 2,
+    OBD_COMMAND_FLUSH = 3,
+    OBD_COMMAND_VERIFY = 4,
+    OBD_NR_COMMAND_KINDS = 5
+};
+
+struct obd_device_stats {
+    uint64_t nr_commands[5]; /* done, by enum obd_command_kind */
+    uint64_t nr_bytes[5];
+    uint64_t nr_errors[20]; /* done with this status, by enum obd_status */
+    uint64_t nr_in_flight;
+    uint64_t nr_parked;
+    uint64_t parked_bytes; /* admitted to the budget */
+    uint64_t oldest_ms;    /* age of the oldest command in flight */
+    uint64_t nr_parks;     /* times a command was parked */
+};
+
+int obd_core_open(const struct obd_core_params *params, struct core **out);
+void obd_core_close(struct core *core);
+int obd_device_open(struct core *core, struct image *image, const struct obd_device_params *params,
+                    struct device **out);
+void obd_device_fail_parked(struct device *device, int status);
+/* OBD_E_TIMEOUT leaves it open; anything else closes it. */
+int obd_device_close(struct device *device, uint32_t timeout_ms);
+void obd_device_stats(struct device *device, struct obd_device_stats *stats);
+
+/* ---- front: mem ---------------------------------------------------------- */
+
+/* For tests and benchmarks: commands from memory. */
+struct mem_command;
+
+struct obd_mem_params {
+    uint32_t kind; /* enum obd_command_kind */
+    uint32_t fua;
+    uint64_t offset;
+    uint64_t length;
+    void *buffer; /* borrowed until waited for; READ, WRITE, VERIFY (may be NULL there) */
+};
+
+int obd_mem_submit(struct device *device, const struct obd_mem_params *params, struct mem_command **out);
+/* The command's status, and frees it; OBD_E_TIMEOUT keeps it. */
+int obd_mem_wait(struct mem_command *command, uint32_t timeout_ms);
+/* Submit and wait, with no allocation: the shortest way through the core. */
+int obd_mem_run(struct device *device, const struct obd_mem_params *params);
+/* Benchmark loop in C: nr reads of length bytes at offsets[i], on nr_threads
+ * threads; elapsed_ns of the whole. */
+int obd_mem_read_loop(struct device *device, const uint64_t *offsets, size_t nr, uint32_t length, uint32_t nr_threads,
+                      uint64_t *elapsed_ns);
+
+/* ---- front: nbd ---------------------------------------------------------- */
+
+/* The transmission phase of one connection; Python has done the handshake. */
+struct nbd;
+
+enum obd_nbd_flags {
+    OBD_NBD_STRUCTURED = 1,   /* structured replies were negotiated */
+    OBD_NBD_BLOCK_STATUS = 2, /* base:allocation was, with context id 1 */
+    OBD_NBD_READ_ONLY = 4
+};
+
+struct obd_nbd_params {
+    int fd; /* taken, also on failure */
+    uint32_t flags;
+    uint32_t max_in_flight; /* 0: 64 */
+};
+
+int obd_nbd_start(struct device *device, const struct obd_nbd_params *params, struct nbd **out);
+/* OBD_E_TIMEOUT while it goes on; else how it ended, and the handle is gone. */
+int obd_nbd_wait(struct nbd *nbd, uint32_t timeout_ms);
+/* Asks it to end: no new request is read, those in flight are answered. */
+void obd_nbd_stop(struct nbd *nbd);
+
+/* ---- front: tcmu --------------------------------------------------------- */
+
+struct tcmu;
+struct ring;
+
+struct obd_tcmu_params {
+    uint32_t nr_threads; /* ring threads; 0: 1 */
+};
+
+struct obd_ring_params {
+    int fd; /* of /dev/uioN, borrowed: libtcmu's */
+    const char *name;
+    uint64_t map_size; /* of maps/map0/size in sysfs */
+    void *map;         /* NULL: map fd; tests give memory that looks like a mailbox */
+};
+
+/* A CDB that is not C's (all that only describe the disk), for Python. */
+struct obd_control {
+    uint64_t ring_id;
+    uint64_t token;
+    uint8_t cdb[16];
+    uint32_t data_in_length;  /* room for an answer, bytes */
+    uint32_t data_out_length; /* of what came with it, at most sizeof data_out */
+    uint8_t data_out[512];
+};
+
+struct obd_control_reply {
+    uint64_t ring_id;
+    uint64_t token;
+    uint32_t scsi_status; /* 0 GOOD, 2 CHECK CONDITION */
+    uint32_t sense;       /* key << 16 | asc << 8 | ascq */
+    const void *data;
+    uint32_t length; /* cut to the room there is */
+};
+
+int obd_tcmu_open(struct core *core, const struct obd_tcmu_params *params, struct tcmu **out);
+void obd_tcmu_close(struct tcmu *tcmu); /* all rings unbound */
+/* A ring without a device answers what describes it through Python, and parks
+ * data commands until it gets one, or their deadline. */
+int obd_ring_bind(struct tcmu *tcmu, const struct obd_ring_params *params, struct ring **out);
+uint64_t obd_ring_id(const struct ring *ring);
+void obd_ring_set_device(struct ring *ring, struct device *device); /* borrowed; NULL takes it away */
+/* From now on data commands fail with this status (an image that can't be opened). */
+void obd_ring_set_broken(struct ring *ring, int status);
+/* Stops walking the ring and waits for commands that run, not for parked ones
+ * when leave_parked is set: those stay on the ring for the next daemon. */
+int obd_ring_unbind(struct ring *ring, int leave_parked, uint32_t timeout_ms);
+/* The next control command; OBD_E_TIMEOUT, OBD_E_CLOSED after obd_tcmu_close began. */
+int obd_control_next(struct tcmu *tcmu, struct obd_control *control, uint32_t timeout_ms);
+int obd_control_reply(struct tcmu *tcmu, const struct obd_control_reply *reply);
+void obd_tcmu_wake(struct tcmu *tcmu); /* obd_control_next returns OBD_E_CLOSED from now on */
+/* key << 16 | asc << 8 | ascq of a status: the table at the SCSI border. */
+uint32_t obd_status_sense(int status, int is_write);
+/* The NBD errno of a status: the table at the NBD border. */
+uint32_t obd_status_nbd_errno(int status);
+
+/* ---- log ----------------------------------------------------------------- */
+
+enum obd_log_level { OBD_LOG_DEBUG = 0, OBD_LOG_INFO = 1, OBD_LOG_WARNING = 2, OBD_LOG_ERROR = 3 };
+
+struct obd_log_record {
+    uint64_t realtime_ns;
+    uint32_t level;
+    uint32_t nr_dropped; /* records lost before this one because the queue was full */
+    char text[480];
+};
+
+int obd_log_next(struct obd_log_record *record, uint32_t timeout_ms); /* OBD_E_CLOSED after obd_log_close */
+void obd_log_close(void);
+
+/* ---- process ------------------------------------------------------------- */
+
+/* PR_SET_IO_FLUSHER and mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT), for the
+ * daemon, before any thread starts (architecture, section 7). */
+int obd_process_guard_memory(void);
+
+/* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
+ * ("write", "sync", "reserve", "read", "truncate") on a file whose path ends in
+ * suffix fails with error (an errno value), and with sticky every later one;
+ * n = 0 removes all rules. */
+int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky);
+
+/* cffi: end */
+
+#endif

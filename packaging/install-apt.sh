@@ -1,0 +1,16 @@
+#!/bin/bash
+# Installs what packaging/apt-packages.txt lists and is not there yet. Idempotent.
+set -euo pipefail
+here=$(dirname "$(realpath "$0")")
+wanted=$(sed 's/#.*//' "$here/apt-packages.txt" | tr -s ' \n' ' ')
+[ "$(uname -m)" = x86_64 ] || wanted=${wanted//user-mode-linux/}   # packaged for amd64 only
+missing=()
+for package in $wanted; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} = 0 ] && exit 0
+sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -q
+$sudo apt-get install -y -q --no-install-recommends "${missing[@]}"

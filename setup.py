@@ -1,0 +1,51 @@
+"""Builds the C parts: the cffi extension (abi3) and the LIO helper program.
+
+Everything else about the package is in pyproject.toml.  The test build of the
+extension (``_obd_test``, with the hooks of csrc/base/hook.h and the fault layers)
+is made beside the normal one when OBD_TEST_BUILD=1 is in the environment; it is
+never part of a wheel made without that.
+"""
+
+import os
+import shlex
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.bdist_wheel import bdist_wheel
+
+ROOT = Path(__file__).parent
+HELPER = "tcmu_overlaybd/lio/obd-lio-helper"
+HELPER_SOURCES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "helper").glob("*.c"))
+
+# Where libobd's C meets Python: one description, compiled once or twice.
+CFFI_MODULES = ["tcmu_overlaybd/native/build.py:release"]
+if os.environ.get("OBD_TEST_BUILD") == "1":
+    CFFI_MODULES.append("tcmu_overlaybd/native/build.py:test")
+
+
+class BuildExtAndHelper(build_ext):
+    """Compiles the helper after the extensions, next to where they go."""
+
+    def run(self) -> None:
+        super().run()
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        target = ROOT / HELPER if self.inplace else Path(self.build_lib) / HELPER
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [*compiler, "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Icsrc", "-o", str(target), *HELPER_SOURCES]
+        self.spawn(command)
+
+    def get_outputs(self) -> list[str]:
+        return [*super().get_outputs(), str(Path(self.build_lib) / HELPER)]
+
+
+class Abi3Wheel(bdist_wheel):
+    """One wheel serves every CPython from 3.11 on."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        python, abi, platform = super().get_tag()
+        return ("cp311", "abi3", platform) if python.startswith("cp") else (python, abi, platform)
+
+
+setup(cffi_modules=CFFI_MODULES, cmdclass={"build_ext": BuildExtAndHelper, "bdist_wheel": Abi3Wheel})

@@ -1,0 +1,57 @@
+"""Describes the C extension to cffi: one header is both compiled and parsed.
+
+``release`` and ``test`` are what setup.py names in ``cffi_modules``; they differ
+in OBD_TEST_BUILD only.  The declarations come from csrc/obd.h, between its two
+markers, and from csrc/front/hub.h, so Python's view cannot drift from C's.
+"""
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+
+# Everything that is compiled into the extension; the helper is a program of its own.
+PARTS = ("base", "index", "codec", "source", "image", "command", "front", "api")
+
+
+def declarations(header: Path) -> str:
+    """The text between the "cffi: begin" and "cffi: end" markers of header."""
+    text = header.read_text(encoding="utf-8")
+    _, _, rest = text.partition("/* cffi: begin */")
+    wanted, end, _ = rest.partition("/* cffi: end */")
+    if not end:
+        raise ValueError(f"{header}: the cffi markers are missing")
+    return wanted
+
+
+def c_sources() -> list[str]:
+    root = CSRC.parent
+    return sorted(str(p.relative_to(root)) for part in PARTS for p in (CSRC / part).glob("*.c"))
+
+
+def builder(name: str, *, test_build: bool) -> FFI:
+    ffi = FFI()
+    ffi.cdef(declarations(CSRC / "obd.h"))
+    hub = CSRC / "front" / "hub.h"
+    ffi.cdef(declarations(hub))
+    arguments = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
+    if os.environ.get("OBD_WERROR") == "1":
+        arguments.append("-Werror")
+    ffi.set_source(
+        f"tcmu_overlaybd.native.{name}",
+        '#include "obd.h"\n#include "front/hub.h"\n',
+        sources=c_sources(),
+        include_dirs=["csrc"],
+        libraries=["lz4", "zstd", "dl"],
+        extra_compile_args=arguments,
+        extra_link_args=["-pthread"],
+        define_macros=[("OBD_TEST_BUILD", "1")] if test_build else [],
+        py_limited_api=True,
+    )
+    return ffi
+
+
+release = builder("_obd", test_build=False)
+test = builder("_obd_test", test_build=True)
