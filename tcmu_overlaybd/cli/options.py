@@ -50,9 +50,7 @@ def is_quiet() -> bool:
 def verbosity(command: F) -> F:
     """Adds -v and -q."""
     quiet = click.option("-q", "--quiet", is_flag=True, callback=be_quiet, expose_value=False, help=QUIET)
-    verbose = click.option(
-        "-v", "--verbose", count=True, callback=be_verbose, expose_value=False, help=VERBOSE
-    )
+    verbose = click.option("-v", "--verbose", count=True, callback=be_verbose, expose_value=False, help=MORE)
     return verbose(quiet(command))
 
 
