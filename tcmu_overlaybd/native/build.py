@@ -48,6 +48,7 @@ def builder(name: str, *, test_build: bool) -> FFI:
         extra_compile_args=arguments,
         extra_link_args=["-pthread"],
         define_macros=[("OBD_TEST_BUILD", "1")] if test_build else [],
+        undef_macros=["NDEBUG"] if test_build else [],  # asserts are on where tests run
         py_limited_api=True,
     )
     return ffi
