@@ -12,10 +12,16 @@
  *   4. runs the command again from the start, and
  *   5. calls demand_release(): pins are given back, the demand is empty again.
  *
- *   collecting --start--> waiting --(last arrival)--> ready --release--> collecting
+ *   collecting --start--> waiting --(last arrival, cancel)--> ready --release--> collecting
+ *                   ^                                       |
+ *                   +--------(ran again, missed again)------+
  *
- * A miss outlives its source's interest in it: whoever calls demand_cancel() may
- * be answered "too late" and must then wait for ready.
+ * A run that misses again adds to the same demand: the pins it has are kept, and
+ * demand_start() asks only for what is new.
+ *
+ * A deadline: with its own lock held the owner takes a hold, which says "too
+ * late" or keeps ready back; then, with no lock, demand_cancel() takes the open
+ * requests back from their sources, and ready follows at once.
  *
  * Threads: collecting and release belong to whoever runs the command; arrivals
  * come from any thread.
@@ -40,6 +46,8 @@ struct miss {
     struct source *source; /* referenced, so that it outlives the request */
     uint64_t chunk;        /* the source's own number for it */
     uint32_t bytes;        /* what it costs the budget */
+    bool is_asked;         /* source->request was called */
+    bool is_answered;      /* demand_arrived was; guarded by demand->lock */
     bool is_pinned;        /* it came, and source->release must be called */
     struct list link;      /* in demand->misses */
     struct list source_link;
@@ -51,7 +59,7 @@ struct demand {
     void (*ready)(struct demand *demand); /* set by the owner; called with no lock held */
 
     pthread_mutex_t lock;   /* guards what follows */
-    unsigned nr_waiting;    /* misses requested and not yet answered, plus one while starting */
+    unsigned nr_waiting;    /* misses requested and not yet answered, holds, and one while starting */
     enum obd_status status; /* OBD_OK, or the first failure */
     char *text;             /* its sentence, or NULL; owned */
 };
@@ -59,17 +67,26 @@ struct demand {
 void demand_init(struct demand *demand, void (*ready)(struct demand *));
 void demand_destroy(struct demand *demand); /* must not be waiting */
 
-/* Called by a source while collecting; a chunk that is already there is not
- * added twice. OBD_E_MISS normally, OBD_E_NO_MEMORY when it cannot be added. */
+/* Called by a source while collecting; a chunk that is there and not yet asked
+ * for is not added twice. OBD_E_MISS normally, OBD_E_NO_MEMORY when it cannot be added. */
 enum obd_status demand_add(struct demand *demand, struct source *source, uint64_t chunk, uint32_t bytes);
 
-/* Asks the sources for everything; ready may be called before it returns. */
+/* Asks the sources for everything not asked for yet; ready may be called before it returns. */
 void demand_start(struct demand *demand);
 
 /* Called by a source, once for every request, with no lock of its own that
  * ready's work could need: the chunk is there and pinned (OBD_OK), or it is not
  * coming, for the reason that this thread's status_text() gives. */
 void demand_arrived(struct miss *miss, enum obd_status status);
+
+/* Keeps ready from being called until demand_cancel(); false when it has been
+ * called or is just being called.  Takes no lock but the demand's. */
+bool demand_hold(struct demand *demand);
+
+/* Gives a hold back after taking back every request that is still open; those
+ * are answered with status and this thread's status_text().  ready is called as
+ * ever, once, perhaps before this returns. */
+void demand_cancel(struct demand *demand, enum obd_status status);
 
 /* Gives the pins back and empties the demand.  Not while waiting. */
 void demand_release(struct demand *demand);

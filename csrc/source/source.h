@@ -37,9 +37,12 @@ struct source_ops {
     enum obd_status (*read)(struct source *source, const struct read_context *context, struct iov_cursor *cursor,
                             size_t length, uint64_t offset);
 
-    /* Both NULL in a source that never misses by itself.  request answers with
-     * demand_arrived(), now or later; release gives a pin back. */
+    /* All NULL in a source that never misses by itself.  request answers with
+     * demand_arrived(), now or later; cancel takes a request back: true, it will
+     * not be answered, or false, it has been or is just being.  release gives a
+     * pin back. */
     void (*request)(struct source *source, struct miss *miss);
+    bool (*cancel)(struct source *source, struct miss *miss);
     void (*release)(struct source *source, uint64_t chunk);
 
     /* A chunk whose bytes failed a check in the layer above: forget it, so that
@@ -68,6 +71,9 @@ void source_unref(struct source *source); /* NULL is fine */
 enum obd_status source_read(struct source *source, const struct read_context *context, struct iov_cursor *cursor,
                             size_t length, uint64_t offset);
 
+/* ops->discard, where there is one. */
+enum obd_status source_discard(struct source *source, uint64_t offset, uint64_t length);
+
 /* Reads and waits: for tools and for opening.  Absent chunks are asked for and
  * waited for until deadline_ns (clock_now_ns; NEVER_NS only in tests), then
  * OBD_E_TIMEOUT. */
@@ -85,9 +91,11 @@ enum obd_status source_open_zfile(struct source *below, const struct obd_zfile_p
 enum obd_status source_verify_zfile(struct source *zfile, uint64_t first, uint64_t nr, uint64_t deadline_ns);
 
 #ifdef OBD_TEST_BUILD
+#define OBD_SLOW_NEVER UINT32_MAX
+
 /* Cuts below into chunks; the first read of each misses, and it arrives delay_ms
  * after it was asked for (never, when delay_ms is OBD_SLOW_NEVER).  An unpinned
- * chunk is forgotten again keep_ms later. */
+ * chunk is forgotten again keep_ms later (never, likewise). */
 enum obd_status source_open_slow(struct source *below, uint32_t chunk_size, uint32_t delay_ms, uint32_t keep_ms,
                                  struct source **out);
 #endif
