@@ -20,6 +20,12 @@ static inline uint64_t clock_now_ns(void)
     return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
+/* The deadline of a call that may take timeout_ms from now. */
+static inline uint64_t clock_deadline_ns(uint32_t timeout_ms)
+{
+    return clock_now_ns() + timeout_ms * NS_PER_MS;
+}
+
 static inline struct timespec clock_timespec(uint64_t ns)
 {
     return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_SECOND), .tv_nsec = (long)(ns % NS_PER_SECOND)};
