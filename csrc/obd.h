@@ -65,7 +65,9 @@ enum obd_limits {
     OBD_SECTOR_SIZE = 512,
     OBD_MAX_LAYERS = 255,
     OBD_MAX_LAYER_SEGMENTS = 1000000,
-    OBD_MAX_UPPER_SEGMENTS = 128000000
+    OBD_MAX_UPPER_SEGMENTS = 128000000,
+    OBD_MAX_TRANSFER_SECTORS = 2048, /* of one SCSI command, as VPD page B0 says: 1 MiB */
+    OBD_MAX_UNMAP_DESCRIPTORS = 32   /* of one UNMAP, as VPD page B0 says */
 };
 
 /* Raw CRC-32C of spec/zfile.md section 4. */
@@ -346,8 +348,17 @@ struct obd_tcmu_params {
 struct obd_ring_params {
     int fd; /* of /dev/uioN, borrowed: libtcmu's */
     const char *name;
-    uint64_t map_size; /* of maps/map0/size in sysfs */
-    void *map;         /* NULL: map fd; tests give memory that looks like a mailbox */
+    uint64_t map_size;        /* of maps/map0/size in sysfs */
+    void *map;                /* NULL: map fd; tests give memory that looks like a mailbox */
+    uint32_t open_timeout_ms; /* how long data commands wait for a device; 0: 20,000 */
+};
+
+struct obd_ring_stats {
+    uint64_t nr_commands;  /* taken from the ring */
+    uint64_t nr_in_flight; /* of them, not answered yet */
+    uint64_t nr_waiting;   /* of those, wait for a device */
+    uint64_t nr_batches;   /* times the kernel was told of answers */
+    uint32_t is_broken;    /* the kernel's side made no sense: nothing is taken any more */
 };
 
 /* A CDB that is not C's (all that only describe the disk), for Python. */
@@ -371,18 +382,23 @@ struct obd_control_reply {
 
 int obd_tcmu_open(struct core *core, const struct obd_tcmu_params *params, struct tcmu **out);
 void obd_tcmu_close(struct tcmu *tcmu); /* all rings unbound */
-/* A ring without a device answers what describes it through Python, and parks
- * data commands until it gets one, or their deadline. */
+/* A ring without a device answers what describes it through Python, and lets
+ * data commands wait until it gets one, or their deadline. */
 int obd_ring_bind(struct tcmu *tcmu, const struct obd_ring_params *params, struct ring **out);
 uint64_t obd_ring_id(const struct ring *ring);
-void obd_ring_set_device(struct ring *ring, struct device *device); /* borrowed; NULL takes it away */
+/* Borrowed.  NULL takes it away: what is in the device still ends there, later data
+ * commands wait again. */
+int obd_ring_set_device(struct ring *ring, struct device *device, uint32_t timeout_ms);
 /* From now on data commands fail with this status (an image that can't be opened). */
-void obd_ring_set_broken(struct ring *ring, int status);
+int obd_ring_set_broken(struct ring *ring, int status, uint32_t timeout_ms);
 /* Stops walking the ring and waits for commands that run, not for parked ones
- * when leave_parked is set: those stay on the ring for the next daemon. */
+ * when leave_parked is set: those stay on the ring for the next daemon.  The
+ * handle is gone unless this is OBD_E_TIMEOUT. */
 int obd_ring_unbind(struct ring *ring, int leave_parked, uint32_t timeout_ms);
-/* The next control command; OBD_E_TIMEOUT, OBD_E_CLOSED after obd_tcmu_close began. */
+int obd_ring_stats(struct ring *ring, struct obd_ring_stats *stats, uint32_t timeout_ms);
+/* The next control command; OBD_E_TIMEOUT, OBD_E_CLOSED after obd_tcmu_wake. */
 int obd_control_next(struct tcmu *tcmu, struct obd_control *control, uint32_t timeout_ms);
+/* OBD_E_NOT_FOUND: it came too late, the command has been answered. */
 int obd_control_reply(struct tcmu *tcmu, const struct obd_control_reply *reply);
 void obd_tcmu_wake(struct tcmu *tcmu); /* obd_control_next returns OBD_E_CLOSED from now on */
 /* key << 16 | asc << 8 | ascq of a status: the table at the SCSI border. */

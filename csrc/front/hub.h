@@ -5,7 +5,7 @@
  * the TCMU front works.  Only the master-fd functions are used: the rings are
  * walked by front/ring.c (architecture, section 7).
  *
- * The three hub_* functions at the end are Python's (extern "Python"): libtcmu
+ * The three callbacks are Python's (extern "Python"; native/build.py).  libtcmu
  * calls them on the thread that is inside obd_hub_open or obd_hub_ready, which
  * holds no lock of ours.
  *
@@ -18,20 +18,41 @@
 
 /* cffi: begin */
 
-/* Loads libtcmu and announces the handler.  Resets the rings of every device of
- * the subtype: the caller holds the lock that makes it the only daemon.  Calls
- * hub_added for each device found.  OBD_E_UNSUPPORTED: there is no libtcmu. */
-int obd_hub_open(const char *subtype, const char *description, int *master_fd);
-/* The master fd is readable: handles what came. */
-int obd_hub_ready(void);
+struct hub;
 
-/* What hub_added is told about a device; valid during the call, handle until removed. */
+/* What added is told about a device; valid during the call, handle until removed. */
 struct obd_hub_device {
     void *handle;
     int fd;
     const char *uio_name;   /* "uio3" */
     const char *cfg_string; /* "overlaybd/<path>[;<id>]" */
 };
+
+enum obd_hub_change { OBD_HUB_CONFIG = 0, OBD_HUB_SIZE = 1, OBD_HUB_WRITE_CACHE = 2 };
+
+struct obd_hub_params {
+    const char *subtype;     /* what stands before the first '/' of a config string */
+    const char *description; /* shown by targetcli */
+    void *context;           /* given to the callbacks */
+    /* 0: the device is served.  A negative errno value: it is not, and enable fails. */
+    int (*added)(void *context, struct obd_hub_device *device);
+    void (*removed)(void *context, void *handle);
+    /* 0: agreed; a negative errno value refuses.  The new size or switch is value,
+     * the new config string is text (else NULL). */
+    int (*reconfig)(void *context, void *handle, int change, uint64_t value, const char *text);
+};
+
+/* Loads libtcmu and announces the handler.  Resets the rings of every device of
+ * the subtype: the caller holds the lock that makes it the only daemon.  Calls
+ * added for each device found.  OBD_E_UNSUPPORTED: there is no libtcmu, or no
+ * kernel module.
+ *
+ * Nothing closes a hub: tcmulib_close waits for parked commands without a
+ * deadline, so a daemon ends by exiting (architecture, section 7). */
+int obd_hub_open(const struct obd_hub_params *params, struct hub **out);
+/* Readable when obd_hub_ready has something to do. */
+int obd_hub_fd(const struct hub *hub);
+int obd_hub_ready(struct hub *hub);
 
 /* cffi: end */
 

@@ -58,4 +58,9 @@ def check(status: int) -> None:
 
 def status_name(status: int) -> str:
     """``"corrupt"`` for OBD_E_CORRUPT: the word used in metrics and JSON."""
-    return str(ffi.string(lib.obd_status_name(status)).decode()).removeprefix("OBD_E_").removeprefix("OBD_").lower()
+    return (
+        str(ffi.string(lib.obd_status_name(status)).decode())
+        .removeprefix("OBD_E_")
+        .removeprefix("OBD_")
+        .lower()
+    )

@@ -15,6 +15,13 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 # Everything that is compiled into the extension; the helper is a program of its own.
 PARTS = ("base", "index", "codec", "source", "image", "command", "front", "api")
 
+# What libtcmu calls, by way of struct obd_hub_params (native/hub.py).
+CALLBACKS = """
+extern "Python" int hub_added(void *context, struct obd_hub_device *device);
+extern "Python" void hub_removed(void *context, void *handle);
+extern "Python" int hub_reconfig(void *context, void *handle, int change, uint64_t value, const char *text);
+"""
+
 
 def declarations(header: Path) -> str:
     """The text between the "cffi: begin" and "cffi: end" markers of header."""
@@ -34,8 +41,8 @@ def c_sources() -> list[str]:
 def builder(name: str, *, test_build: bool) -> FFI:
     ffi = FFI()
     ffi.cdef(declarations(CSRC / "obd.h"))
-    hub = CSRC / "front" / "hub.h"
-    ffi.cdef(declarations(hub))
+    ffi.cdef(declarations(CSRC / "front" / "hub.h"))
+    ffi.cdef(CALLBACKS)
     arguments = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
     if os.environ.get("OBD_WERROR") == "1":
         arguments.append("-Werror")
