@@ -331,10 +331,12 @@ struct obd_nbd_params {
 };
 
 int obd_nbd_start(struct device *device, const struct obd_nbd_params *params, struct nbd **out);
-/* OBD_E_TIMEOUT while it goes on; else how it ended, and the handle is gone. */
+/* OBD_E_TIMEOUT while it goes on; else how it ended. */
 int obd_nbd_wait(struct nbd *nbd, uint32_t timeout_ms);
 /* Asks it to end: no new request is read, those in flight are answered. */
 void obd_nbd_stop(struct nbd *nbd);
+/* Only after obd_nbd_wait has said that it ended. */
+void obd_nbd_close(struct nbd *nbd);
 
 /* ---- front: tcmu --------------------------------------------------------- */
 
