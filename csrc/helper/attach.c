@@ -95,8 +95,20 @@ static bool set_nexus(const struct options *options, const struct places *places
     return true;
 }
 
+/* The fabric's own folder is shared by all ports and stays: making it loads tcm_loop. */
+static bool make_fabric(const struct places *places)
+{
+    step_begin();
+    if (mkdir(places->fabric, 0755) && errno != EEXIST)
+        return step_failed("fabric", errno, "%s: make", places->fabric);
+    step_done("fabric");
+    return true;
+}
+
 static bool make_port(const struct options *options, const struct places *places)
 {
+    if (!make_fabric(places))
+        return false;
     set_host_depth(options);
     return folder_make("port", places->port) && folder_make("tpg", places->tpg) && set_nexus(options, places) &&
            folder_make("lun", places->lun) && link_lun(places);

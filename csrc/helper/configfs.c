@@ -23,12 +23,12 @@ bool path_join(char path[PATH_MAX], const char *folder, const char *name)
 
 bool places_of(const struct options *options, struct places *places)
 {
-    char core[PATH_MAX], loopback[PATH_MAX];
+    char core[PATH_MAX];
     return path_join(core, options->configfs, "core") && path_join(places->hba, core, options->hba) &&
            path_join(places->backstore, places->hba, options->name) &&
-           path_join(loopback, options->configfs, "loopback") && path_join(places->port, loopback, options->port) &&
-           path_join(places->tpg, places->port, "tpgt_1") && path_join(places->lun, places->tpg, "lun/lun_0") &&
-           path_join(places->link, places->lun, options->name);
+           path_join(places->fabric, options->configfs, "loopback") &&
+           path_join(places->port, places->fabric, options->port) && path_join(places->tpg, places->port, "tpgt_1") &&
+           path_join(places->lun, places->tpg, "lun/lun_0") && path_join(places->link, places->lun, options->name);
 }
 
 int attribute_put(const char *path, const char *text)

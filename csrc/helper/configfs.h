@@ -19,6 +19,7 @@
 struct places {
     char hba[PATH_MAX];       /* core/user_N, shared by all devices */
     char backstore[PATH_MAX]; /* core/user_N/NAME */
+    char fabric[PATH_MAX];    /* loopback */
     char port[PATH_MAX];      /* loopback/naa... */
     char tpg[PATH_MAX];       /* .../tpgt_1 */
     char lun[PATH_MAX];       /* .../lun/lun_0 */

@@ -105,7 +105,7 @@ bool disk_read_first_block(const struct options *options, const struct disk *dis
         return step_failed("read", step_is_late() ? ETIMEDOUT : errno, "%s: open", disk->name);
     static char block[FIRST_BLOCK] __attribute__((aligned(FIRST_BLOCK)));
     ssize_t length = pread(fd, block, sizeof block, 0);
-    int error = length < 0 ? errno : 0;
+    int error = length < 0 ? errno : length == 0 ? ENODATA : 0; /* a disk of no size is no disk yet */
     close(fd);
     if (error || step_is_late())
         return step_failed("read", step_is_late() ? ETIMEDOUT : error, "%s: read the first block", disk->name);
