@@ -58,8 +58,10 @@ struct demand {
     uint64_t bytes;                       /* sum over misses */
     void (*ready)(struct demand *demand); /* set by the owner; called with no lock held */
 
-    pthread_mutex_t lock;   /* guards what follows */
-    unsigned nr_waiting;    /* misses requested and not yet answered, holds, and one while starting */
+    pthread_mutex_t lock; /* guards what follows */
+    unsigned nr_waiting;  /* misses requested and not yet answered, holds, and one while starting */
+    bool is_starting;     /* demand_start() is still asking */
+    bool is_cancelled;
     enum obd_status status; /* OBD_OK, or the first failure */
     char *text;             /* its sentence, or NULL; owned */
 };
@@ -83,9 +85,9 @@ void demand_arrived(struct miss *miss, enum obd_status status);
  * called or is just being called.  Takes no lock but the demand's. */
 bool demand_hold(struct demand *demand);
 
-/* Gives a hold back after taking back every request that is still open; those
- * are answered with status and this thread's status_text().  ready is called as
- * ever, once, perhaps before this returns. */
+/* Gives a hold back after taking back every request that is still open.  The
+ * demand fails with status and this thread's status_text(), unless it has failed
+ * already.  ready is called as ever, once, perhaps before this returns. */
 void demand_cancel(struct demand *demand, enum obd_status status);
 
 /* Gives the pins back and empties the demand.  Not while waiting. */

@@ -1,0 +1,56 @@
+/* file_source: a local file as a source.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "source/source.h"
+
+struct file_source {
+    struct source source; /* first */
+    struct file *file;
+};
+
+static enum obd_status file_source_read(struct source *source, const struct read_context *context,
+                                        struct iov_cursor *cursor, size_t length, uint64_t offset)
+{
+    struct file *file = ((struct file_source *)source)->file;
+    if (context->nowait)
+        return file_read_iov_nowait(file, cursor, length, offset);
+    return file_read_iov(file, cursor, length, offset);
+}
+
+static void file_source_destroy(struct source *source)
+{
+    struct file_source *self = (struct file_source *)source;
+    file_close(self->file);
+    free(self);
+}
+
+static const struct source_ops file_source_ops = {
+    .kind = "file", .read = file_source_read, .destroy = file_source_destroy};
+
+enum obd_status source_open_file(const char *path, struct source **out)
+{
+    struct file *file;
+    uint64_t size;
+    enum obd_status status = file_open(path, O_RDONLY, 0, &file);
+    if (status != OBD_OK)
+        return status;
+    status = file_size(file, &size);
+    struct file_source *self = status == OBD_OK ? malloc(sizeof *self) : NULL;
+    if (status == OBD_OK && self == NULL)
+        status = status_set(OBD_E_NO_MEMORY, "no memory to open %s", path);
+    if (status == OBD_OK)
+        status = source_init(&self->source, &file_source_ops, size, path);
+    if (status != OBD_OK) {
+        free(self);
+        file_close(file);
+        return status;
+    }
+    self->file = file;
+    *out = &self->source;
+    return OBD_OK;
+}

@@ -1,0 +1,52 @@
+/* zfile: the decompressed view of a ZFile (spec/zfile.md).
+ *
+ * zfile_open.c reads and checks the jump table, zfile.c reads blocks.  For
+ * source/ only; others see source_open_zfile().
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_SOURCE_ZFILE_H
+#define OBD_SOURCE_ZFILE_H
+
+#include <pthread.h>
+
+#include "codec/codec.h"
+#include "source/jump_table.h"
+#include "source/source.h"
+
+#define ZFILE_HEADER_SIZE    512u
+#define ZFILE_CHECKSUM_SIZE  4u
+#define ZFILE_MIN_BLOCK_SIZE 512u
+#define ZFILE_MAX_BLOCK_SIZE 65536u
+
+/* What a writer's output buffer has beyond the block size; the reference's. */
+#define ZFILE_STORED_SLACK 512u
+
+/* Blocks that failed and were asked for again; enough for what goes wrong at
+ * the same time. */
+#define ZFILE_NR_SUSPECTS 8
+
+struct zfile_suspect {
+    uint64_t block;
+    unsigned nr_discards; /* 0: this place is free */
+};
+
+struct zfile {
+    struct source source; /* first */
+    struct source *below; /* referenced */
+    const struct codec *codec;
+    uint32_t block_size;
+    uint32_t block_shift;
+    uint32_t checksum_size; /* 0 or ZFILE_CHECKSUM_SIZE */
+    struct jump_table table;
+
+    pthread_mutex_t lock; /* guards suspects */
+    struct zfile_suspect suspects[ZFILE_NR_SUSPECTS];
+};
+
+extern const struct source_ops zfile_ops;
+
+/* Largest stored length of one block, its checksum included. */
+uint32_t zfile_max_stored(const struct codec *codec, uint32_t block_size);
+
+#endif
