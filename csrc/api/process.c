@@ -1,0 +1,37 @@
+/* api/process: what concerns the whole process.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "base/file_calls.h"
+#include "base/status.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57 /* Linux 5.6 */
+#endif
+
+/* The kernel may write to our disk in order to free memory.  A thread that serves
+ * it must then neither wait for that very memory (IO_FLUSHER, inherited by the
+ * threads that start later) nor have its own pages on the way out (mlockall; only
+ * those touched, as the thread stacks alone are hundreds of MiB of address space). */
+int obd_process_guard_memory(void)
+{
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
+        return status_set_errno(errno, "cannot become an I/O flusher");
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0)
+        return status_set_errno(errno, "cannot lock memory");
+    return OBD_OK;
+}
+
+int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky)
+{
+#ifdef OBD_TEST_BUILD
+    return fault_file_add_rule(suffix, operation, n, error, sticky);
+#else
+    (void)suffix, (void)operation, (void)n, (void)error, (void)sticky;
+    return status_set(OBD_E_UNSUPPORTED, "file faults are in the test build only");
+#endif
+}

@@ -1,0 +1,59 @@
+/* api/source: sources for Python.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "source/source.h"
+
+#include "base/checked.h"
+#include "base/clock.h"
+
+int obd_source_open_file(const char *path, struct source **out)
+{
+    return source_open_file(path, out);
+}
+
+int obd_source_open_slice(struct source *below, uint64_t offset, uint64_t size, struct source **out)
+{
+    return source_open_slice(below, offset, size, out);
+}
+
+int obd_source_open_zfile(struct source *below, const struct obd_zfile_params *params, uint32_t timeout_ms,
+                          struct source **out)
+{
+    return source_open_zfile(below, params, clock_deadline_ns(timeout_ms), out);
+}
+
+int obd_source_open_slow(struct source *below, uint32_t chunk_size, uint32_t delay_ms, uint32_t keep_ms,
+                         struct source **out)
+{
+#ifdef OBD_TEST_BUILD
+    return source_open_slow(below, chunk_size, delay_ms, keep_ms, out);
+#else
+    (void)below, (void)chunk_size, (void)delay_ms, (void)keep_ms, (void)out;
+    return status_set(OBD_E_UNSUPPORTED, "a slow source is in the test build only");
+#endif
+}
+
+uint64_t obd_source_size(const struct source *source)
+{
+    return source->size;
+}
+
+int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms)
+{
+    /* Here a range outside is the caller's mistake; below, only damaged metadata asks for one. */
+    if (!range_is_inside(offset, length, source->size))
+        return status_set(OBD_E_RANGE, "%s: %zu bytes at %llu are outside of its %llu", source->name, length,
+                          (unsigned long long)offset, (unsigned long long)source->size);
+    return source_read_wait(source, buffer, length, offset, clock_deadline_ns(timeout_ms));
+}
+
+int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms)
+{
+    return source_verify_zfile(zfile, first_block, nr_blocks, clock_deadline_ns(timeout_ms));
+}
+
+void obd_source_close(struct source *source)
+{
+    source_unref(source);
+}
