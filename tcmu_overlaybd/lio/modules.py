@@ -1,0 +1,144 @@
+"""What must be there in the kernel before a device can be made, and how to get it."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcmu_overlaybd.errors import UnavailableError
+
+CONFIGFS = Path("/sys/kernel/config")
+TARGET = CONFIGFS / "target"
+MODULES = ("target_core_mod", "target_core_user", "tcm_loop", "sd_mod")
+MODPROBE_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that is needed: what was seen, and the command that mends it ("" when all is well)."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def is_loaded(module: str, sys: Path = Path("/sys")) -> bool:
+    """Loaded, or built into the kernel in a way that shows."""
+    return (sys / "module" / module).is_dir()
+
+
+def make_ready() -> None:
+    """Loads the modules, mounts configfs, frees a stuck netlink queue.
+
+    Raises UnavailableError with the command that mends it.
+    """
+    for module in MODULES:
+        if not is_loaded(module):
+            _modprobe(module)
+    if not TARGET.is_dir():
+        _mount_configfs()
+    if not TARGET.is_dir():
+        raise UnavailableError(f"{TARGET} is missing although target_core_mod is loaded")
+    # The kernel keeps its target database's folder here, and complains when it cannot.
+    Path("/etc/target").mkdir(exist_ok=True)
+
+
+def reset_netlink() -> None:
+    """Ends requests of the kernel that wait for an answer of a daemon that is gone.
+
+    Without it an ``enable`` that hung with the last daemon hangs for ever, and all later
+    ones behind it.  Only whoever holds the daemon's lock may do this.
+    """
+    parameters = Path("/sys/module/target_core_user/parameters")
+    for name, value in (("block_netlink", "1"), ("reset_netlink", "1"), ("block_netlink", "0")):
+        path = parameters / name
+        if path.exists():  # older kernels have no such parameters, nor the queue
+            path.write_text(value)
+
+
+def _modprobe(module: str) -> None:
+    program = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None:
+        raise UnavailableError(
+            f"kernel module {module} is not loaded and there is no modprobe: apt-get install kmod"
+        )
+    try:
+        result = subprocess.run(
+            [program, module], capture_output=True, text=True, timeout=MODPROBE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"modprobe {module}: no end after {MODPROBE_TIMEOUT_S} s") from None
+    if result.returncode != 0 and not is_loaded(module):
+        reason = (result.stderr.strip().splitlines() or ["it failed"])[-1]
+        raise UnavailableError(
+            f"kernel module {module} is not there: {reason}; a kernel with it is needed for disks "
+            f"(the nbd command needs none)"
+        )
+
+
+def _mount_configfs() -> None:
+    mount = shutil.which("mount") or "/bin/mount"
+    subprocess.run([mount, "-t", "configfs", "none", str(CONFIGFS)], capture_output=True, check=False)
+
+
+def facts() -> list[Fact]:
+    """What doctor shows of the kernel and of libtcmu; looks only, changes and loads nothing."""
+    return [
+        _root_fact(),
+        *(_module_fact(module) for module in ("target_core_user", "tcm_loop")),
+        _configfs_fact(),
+        _library_fact(),
+        _runner_fact(),
+    ]
+
+
+def _root_fact() -> Fact:
+    if os.geteuid() == 0:
+        return Fact("root", True, "running as root")
+    return Fact(
+        "root", False, f"running as user {os.geteuid()}; disks need root", "sudo tcmu-overlaybd serve"
+    )
+
+
+def _module_fact(module: str) -> Fact:
+    name = f"module {module}"
+    if is_loaded(module):
+        return Fact(name, True, "loaded")
+    release = os.uname().release
+    files = list(Path("/lib/modules", release).rglob(f"{module}.ko*"))
+    if files:
+        return Fact(name, False, f"not loaded, but there: {files[0]}", f"modprobe {module}")
+    return Fact(name, False, f"not in /lib/modules/{release}", f"boot a kernel that has {module}, or use nbd")
+
+
+def _configfs_fact() -> Fact:
+    if TARGET.is_dir():
+        return Fact("configfs", True, str(TARGET))
+    if is_loaded("target_core_mod"):
+        return Fact("configfs", False, f"{CONFIGFS} is not mounted", f"mount -t configfs none {CONFIGFS}")
+    return Fact("configfs", False, f"{TARGET} is not there", "modprobe target_core_mod")
+
+
+def _library_fact() -> Fact:
+    """Only looked for: to initialise it would reset the rings of a living daemon."""
+    found = ctypes.util.find_library("tcmu")
+    if found:
+        return Fact("libtcmu", True, found)
+    return Fact("libtcmu", False, "libtcmu.so.2 is not installed", "apt-get install libtcmu2")
+
+
+def _runner_fact() -> Fact:
+    """tcmu-runner answers for devices of every subtype, and the kernel takes the first answer."""
+    for entry in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if entry.read_text().strip() == "tcmu-runner":
+                pid = entry.parent.name
+                return Fact("tcmu-runner", False, f"runs as pid {pid} and refuses our devices", f"kill {pid}")
+        except OSError:
+            continue
+    return Fact("tcmu-runner", True, "not running")

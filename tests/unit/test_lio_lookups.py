@@ -1,0 +1,80 @@
+"""What is looked up in /sys and /proc, against small trees of files like theirs."""
+
+from pathlib import Path
+
+import pytest
+
+from tcmu_overlaybd.lio import discovery, mounts
+from tcmu_overlaybd.lio.config_string import ConfigString
+from tcmu_overlaybd.lio.discovery import BackstoreId
+
+
+def put(path: Path, content: str | bytes = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_backstores_of_other_subtypes_and_drivers_are_left_out(tmp_path):
+    put(tmp_path / "class/uio/uio0/name", "tcm-user/2026/a/overlaybd//x/a.json;a\n")
+    put(tmp_path / "class/uio/uio1/name", "tcm-user/0/b/qcow//x/b\n")
+    put(tmp_path / "class/uio/uio2/name", "some-card\n")
+    found = discovery.find_backstores(tmp_path)
+    assert found == [(BackstoreId("user_2026", "a"), ConfigString(Path("/x/a.json"), "a"))]
+
+
+def test_backstore_of_a_uio_device_that_is_gone_is_none(tmp_path):
+    assert discovery.backstore_of_uio("uio9", tmp_path) is None
+
+
+def test_disk_is_found_by_its_serial_number(tmp_path):
+    put(tmp_path / "block/sda/device/vpd_pg80", b"\0\x80\0\x04abcd")
+    put(tmp_path / "block/sdb/device/vpd_pg80", b"\0\x80\0\x04abce")
+    (tmp_path / "block/sdc/device").mkdir(parents=True)
+    assert discovery.find_disk("abce", tmp_path) == "sdb"
+    assert discovery.find_disk("abc", tmp_path) == ""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A disk sda with one partition, and one process."""
+    put(tmp_path / "sys/block/sda/dev", "8:0\n")
+    put(tmp_path / "sys/block/sda/sda1/dev", "8:1\n")
+    put(tmp_path / "sys/block/sda/sda1/partition", "1\n")
+    put(tmp_path / "proc/swaps", "Filename Type Size Used Priority\n")
+    put(tmp_path / "proc/1/mountinfo", "22 1 0:20 / /proc rw - proc proc rw\n")
+    put(tmp_path / "proc/1/comm", "init\n")
+    return tmp_path
+
+
+def uses(machine: Path) -> list[str]:
+    return mounts.uses_of_disk("sda", sys=machine / "sys", proc=machine / "proc")
+
+
+def test_disk_that_nobody_uses_has_no_uses(machine):
+    assert uses(machine) == []
+
+
+def test_mount_in_another_namespace_is_seen(machine):
+    put(machine / "proc/77/mountinfo", "30 1 8:1 / /mnt/a\\040b rw - ext4 /dev/sda1 rw\n")
+    assert uses(machine) == ["sda1 is mounted at /mnt/a b (seen by pid 77)"]
+
+
+def test_mount_of_another_disk_with_a_similar_number_is_not_ours(machine):
+    put(machine / "proc/77/mountinfo", "30 1 8:10 / /mnt rw - ext4 /dev/sda10 rw\n")
+    assert uses(machine) == []
+
+
+def test_holder_of_a_partition_is_a_use(machine):
+    put(machine / "sys/block/sda/sda1/holders/dm-0")
+    assert uses(machine) == ["sda1 is held by dm-0"]
+
+
+def test_swap_is_a_use(machine):
+    put(machine / "proc/swaps", "Filename Type Size Used Priority\n/dev/sda1 partition 1 0 -2\n")
+    assert uses(machine) == ["sda1 is swap space"]
+
+
+def test_process_that_vanishes_while_looked_at_is_no_error(machine):
+    (machine / "proc/99").mkdir()
+    assert uses(machine) == []
