@@ -95,6 +95,8 @@ int obd_source_open_zfile(struct source *below, const struct obd_zfile_params *p
 /* Test build only, else OBD_E_UNSUPPORTED.  delay_ms 0xffffffff: never arrives. */
 int obd_source_open_slow(struct source *below, uint32_t chunk_size, uint32_t delay_ms, uint32_t keep_ms,
                          struct source **out);
+/* Whether it keeps readers waiting; not while a layer over it is being opened. */
+int obd_source_set_late(struct source *slow, int is_late);
 uint64_t obd_source_size(const struct source *source);
 int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
 int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms);

@@ -34,6 +34,16 @@ int obd_source_open_slow(struct source *below, uint32_t chunk_size, uint32_t del
 #endif
 }
 
+int obd_source_set_late(struct source *slow, int is_late)
+{
+#ifdef OBD_TEST_BUILD
+    return source_set_late(slow, is_late != 0);
+#else
+    (void)slow, (void)is_late;
+    return status_set(OBD_E_UNSUPPORTED, "a slow source is in the test build only");
+#endif
+}
+
 uint64_t obd_source_size(const struct source *source)
 {
     return source->size;

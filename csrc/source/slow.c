@@ -42,6 +42,7 @@ struct slow {
     uint32_t chunk_size;
     uint32_t delay_ms;
     uint32_t keep_ms;
+    atomic_bool is_late; /* false: reads go through, as if everything were here */
     pthread_t thread;
 
     pthread_mutex_t lock;
@@ -195,7 +196,9 @@ static enum obd_status slow_read(struct source *source, const struct read_contex
 {
     struct slow *slow = (struct slow *)source;
     uint64_t first = offset / slow->chunk_size, last = (offset + length - 1) / slow->chunk_size;
-    enum obd_status status = note_absent(slow, context->demand, first, last);
+    enum obd_status status = OBD_OK;
+    if (atomic_load(&slow->is_late))
+        status = note_absent(slow, context->demand, first, last);
     return status == OBD_OK ? source_read(slow->below, context, cursor, length, offset) : status;
 }
 
@@ -276,7 +279,7 @@ static struct slow *new_slow(struct source *below, uint32_t chunk_size, uint32_t
     struct slow *slow = malloc(sizeof *slow + nr_chunks * sizeof slow->chunks[0]);
     if (slow == NULL)
         return NULL;
-    *slow = (struct slow){.chunk_size = chunk_size, .delay_ms = delay_ms, .keep_ms = keep_ms};
+    *slow = (struct slow){.chunk_size = chunk_size, .delay_ms = delay_ms, .keep_ms = keep_ms, .is_late = true};
     for (size_t i = 0; i < nr_chunks; i++) {
         slow->chunks[i] = (struct slow_chunk){.state = CHUNK_ABSENT};
         list_init(&slow->chunks[i].link);
@@ -310,6 +313,14 @@ enum obd_status source_open_slow(struct source *below, uint32_t chunk_size, uint
         return status_set_errno(error, "cannot start a thread for a slow source");
     }
     *out = &slow->source;
+    return OBD_OK;
+}
+
+enum obd_status source_set_late(struct source *source, bool is_late)
+{
+    if (source->ops != &slow_ops)
+        return status_set(OBD_E_INVALID, "%s is no slow source", source->name);
+    atomic_store(&((struct slow *)source)->is_late, is_late);
     return OBD_OK;
 }
 

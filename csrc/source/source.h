@@ -98,6 +98,8 @@ enum obd_status source_verify_zfile(struct source *zfile, uint64_t first, uint64
  * chunk is forgotten again keep_ms later (never, likewise). */
 enum obd_status source_open_slow(struct source *below, uint32_t chunk_size, uint32_t delay_ms, uint32_t keep_ms,
                                  struct source **out);
+/* Whether a slow source keeps its readers waiting (it does from the start). */
+enum obd_status source_set_late(struct source *slow, bool is_late);
 #endif
 
 #endif
