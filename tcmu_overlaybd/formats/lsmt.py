@@ -28,7 +28,7 @@ writable layer keeps the header of its writable days (flags 0x3 or 0x13).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tcmu_overlaybd.errors import CorruptError, FormatError, LimitError
 from tcmu_overlaybd.formats import uuid_text
@@ -192,6 +192,11 @@ def build(block: Block) -> bytes:
         block.sub_version,
         block.user_tag,
     ).ljust(BLOCK_SIZE, b"\0")
+
+
+def with_virtual_size(block: Block, size: int) -> Block:
+    """The same header for a disk of size bytes."""
+    return replace(block, virtual_size=size)
 
 
 def _check_virtual_size(block: Block, where: str) -> None:

@@ -1,0 +1,94 @@
+"""An output file that is there whole or not at all, and never replaces another.
+
+It is written without a name (O_TMPFILE), so that even kill -9 leaves nothing behind,
+synced, and only then linked to its name; where the file system has no unnamed files,
+under a hidden name that is removed on failure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tcmu_overlaybd.config.json_file import sync_folder
+from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError
+
+MODE = 0o644
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+
+
+class OutputFile:
+    """``with OutputFile(path) as output:`` write to ``output.fd``; the end of the block keeps the file.
+
+    An exception inside discards it.  Raises FailedError when path exists already,
+    at once or, if it has come since, at the end; NoSpaceError when the disk is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = -1
+        self._hidden: Path | None = None
+
+    def __enter__(self) -> Self:
+        if os.path.lexists(self.path):
+            raise self._exists()
+        if not self.path.parent.is_dir():
+            raise MissingError(f"{self.path}: there is no folder {self.path.parent}")
+        try:
+            self.fd = self._open()
+        except OSError as error:
+            raise FailedError(f"{self.path}: cannot be made: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._keep()
+            elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpaceError(f"{self.path}: the disk is full") from error
+        except OSError as failure:
+            raise self._translate(failure) from failure
+        finally:
+            os.close(self.fd)
+            if self._hidden is not None:
+                self._hidden.unlink(missing_ok=True)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Writes all of data, which one call of the kernel need not do."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(self.path.parent, flags | os.O_TMPFILE, MODE)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        descriptor = os.open(hidden, flags | os.O_CREAT | os.O_EXCL, MODE)
+        self._hidden = hidden
+        return descriptor
+
+    def _keep(self) -> None:
+        os.fsync(self.fd)
+        source = self._hidden or f"/proc/self/fd/{self.fd}"
+        os.link(source, self.path, follow_symlinks=self._hidden is None)
+        sync_folder(self.path.parent)
+
+    def _exists(self) -> FailedError:
+        return FailedError(f"{self.path}: exists already, and an output never replaces a file")
+
+    def _translate(self, error: OSError) -> Exception:
+        if error.errno == errno.EEXIST:
+            return self._exists()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpaceError(f"{self.path}: the disk is full")
+        return FailedError(f"{self.path}: cannot be written: {error.strerror}")
