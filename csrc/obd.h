@@ -124,6 +124,7 @@ int obd_layer_open(struct source *source, const struct obd_layer_params *params,
                    struct layer **out);
 int obd_layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
 int obd_layer_open_raw(const char *path, struct layer **out);
+uint64_t obd_layer_virtual_size(const struct layer *layer);
 uint64_t obd_layer_nr_segments(const struct layer *layer);
 /* Copies at most max segments from place first on; returns how many. */
 size_t obd_layer_segments(const struct layer *layer, uint64_t first, struct obd_segment *out, size_t max);
@@ -135,7 +136,7 @@ struct upper;
 
 enum obd_upper_flags {
     OBD_UPPER_READ_ONLY = 1,      /* shared lock, replay in memory only, change nothing */
-    OBD_UPPER_DROP_UNFLUSHED = 2, /* give up a journal that does not fit */
+    OBD_UPPER_DROP_UNFLUSHED = 2, /* give up a journal that does not fit, or the failed mark */
     OBD_UPPER_NO_JOURNAL = 4      /* test build only: what would be lost without it */
 };
 
@@ -143,7 +144,7 @@ struct obd_upper_params {
     const char *data_path;
     const char *index_path;
     const char *uuid;   /* of the index file's header, 36 characters */
-    const char *holder; /* who we are, for the one we keep out */
+    const char *holder; /* who we are, for the one we keep out; the process id is added */
     uint64_t virtual_size;
     uint64_t journal_slots;     /* 0: 16384 */
     uint32_t flush_interval_ms; /* 0: no flush by the clock */
@@ -223,6 +224,7 @@ struct obd_compact_params {
     uint32_t detect_zeros; /* all-zero 4 KiB pieces become zeroed segments */
     uint32_t drop_zeros;   /* and zeroed segments are left out (a lowest layer) */
     uint32_t keep_tags;    /* merge: write source layer numbers as tags */
+    uint32_t upper_only;   /* of a stack with lowers only its upper: a commit of an image in use */
     uint32_t timeout_ms;   /* for one step that meets missing data */
 };
 

@@ -36,6 +36,11 @@
  * is absent, of another number, or damaged.  Applying a record twice, in order,
  * changes nothing, so the header may lag behind the index file.
  *
+ * A journal is always a new file, made under another name and renamed: records
+ * of an earlier one can never be taken for records of this one.  Its header is
+ * synced once, before the rename, so that a power cut leaves a whole header or
+ * none; a clean close removes the file.
+ *
  * Not thread-safe: the upper calls it under its map lock.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -63,44 +68,57 @@ struct journal_owner {
     uint64_t data_inode;
 };
 
+#define JOURNAL_MAX_SLOTS   (1u << 20)
+#define JOURNAL_HOLDER_SIZE 64
+
 /* What lies in a journal file, read without changing it. */
 struct journal_contents {
     bool exists;
     bool is_same_boot;
-    bool is_same_owner;
+    bool is_same_uuid;
+    bool is_same_file; /* device and inode of the data file */
     enum journal_state state;
     uint64_t flushed_sequence;
     uint64_t index_length;
-    char holder[64];
-    struct journal_record *records; /* owned; those to replay, in order */
+    char holder[JOURNAL_HOLDER_SIZE];
+    struct journal_record *records; /* owned; those not flushed, in order */
     size_t nr_records;
+    bool is_provably_empty; /* no records, and nothing damaged where the first would lie */
 };
 
 struct journal;
 
 /* Reads what is there; a missing file is OBD_OK with exists false, a file that
- * is no journal OBD_E_JOURNAL. records is filled only for the same boot and owner. */
+ * is no journal OBD_E_JOURNAL.  records is filled whoever the owner is. */
 enum obd_status journal_read(const char *path, const struct journal_owner *owner, struct journal_contents *contents);
 void journal_contents_free(struct journal_contents *contents);
 
-/* Makes path an empty journal, state open, of nr_slots preallocated slots. */
+/* Makes path an empty journal, state open, of nr_slots preallocated slots; what
+ * was there before is replaced.  path NULL: one that lives in memory only. */
 enum obd_status journal_create(const char *path, const struct journal_owner *owner, const char *holder,
                                uint64_t nr_slots, uint64_t index_length, struct journal **out);
+
+/* Writes state into the header of a journal that nobody has open, and syncs it. */
+enum obd_status journal_mark(const char *path, enum journal_state state);
 
 uint64_t journal_nr_free(const struct journal *journal);
 uint64_t journal_last_sequence(const struct journal *journal); /* 0: none yet */
 uint64_t journal_flushed_sequence(const struct journal *journal);
 
-/* Writes the next record; there must be a free slot.  Gives it its sequence. */
+/* Writes the next record; there must be a free slot.  Gives it its sequence. After
+ * a failure the journal is as it was. */
 enum obd_status journal_append(struct journal *journal, struct journal_record *record);
 
-/* The records (first..last], from memory; they are valid until trimmed. */
+/* The record of this sequence, from memory; valid until trimmed.  May be called
+ * without the lock for sequences that the caller saw under it. */
 const struct journal_record *journal_at(const struct journal *journal, uint64_t sequence);
 
 /* All up to sequence are in the index file, which is index_length long and
- * synced: their slots are free. */
+ * synced: their slots are free.  After a failure none is. */
 enum obd_status journal_trim(struct journal *journal, uint64_t sequence, uint64_t index_length);
 
+/* Writes the state and syncs the header, as far as that can be done: what it says
+ * (failed, sealed) must be known after a power cut too. */
 enum obd_status journal_set_state(struct journal *journal, enum journal_state state);
 
 void journal_close(struct journal *journal); /* leaves the file as it is */

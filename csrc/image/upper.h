@@ -21,7 +21,17 @@
  * States: open --(a failed sync)--> failed: read-only from then on, showing what
  * was flushed last, also at later opens.
  *
- * Thread-safe.  Lock order: flush_lock, then map_lock.
+ * Steps at which a test may kill the process (base/hook.h), in order:
+ *   write, discard  upper.reserved, upper.data_written (write only),
+ *                   upper.record_written, upper.map_inserted
+ *   flush           upper.flush.data_synced, upper.flush.index_appended,
+ *                   upper.flush.index_synced, upper.flush.trimmed;
+ *                   upper.flush.failed after the journal is marked failed
+ *   close           upper.close.flushed, upper.close.marked_clean, upper.close.removed
+ *   open            upper.open.replay_appended, upper.open.replayed (both only when
+ *                   there is something to replay), journal.made, upper.open.journal_ready
+ *
+ * Thread-safe.  Lock order: flush_lock, reserve_lock, map_lock (upper_state.h).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -55,6 +65,7 @@ enum obd_status upper_open(const struct obd_upper_params *params, struct upper *
 enum obd_status upper_close(struct upper *upper);
 
 uint64_t upper_virtual_size(const struct upper *upper);
+/* How it was opened; one that fails later refuses writes by itself, saying why. */
 bool upper_is_read_only(const struct upper *upper);
 
 /* Takes length bytes from the cursor.  offset and length are multiples of 512,
@@ -82,6 +93,8 @@ size_t upper_lookup(struct upper *upper, uint64_t begin, uint64_t end, struct se
 /* Reads length bytes of the log at place (bytes); nowait as file_read_iov_nowait. */
 enum obd_status upper_read_log(struct upper *upper, struct iov_cursor *cursor, size_t length, uint64_t place,
                                bool nowait);
+
+uint64_t upper_nr_segments(struct upper *upper);
 
 /* A sorted copy of the map as it is now; what it points to stays readable. */
 enum obd_status upper_freeze(struct upper *upper, struct segment_array *out);

@@ -1,0 +1,135 @@
+/* upper_state: what an open upper holds; private to upper*.c.
+ *
+ *   upper.c         open, close, look-ups, numbers
+ *   upper_replay.c  what a journal found at open means, and applying it
+ *   upper_index.c   the index file: loading it, appending to it
+ *   upper_write.c   write, discard, waiting for room
+ *   upper_flush.c   group commit, the flusher thread, the failed state
+ *
+ * Lock order: flush_lock, reserve_lock, map_lock.  A flush pair holds none of
+ * them while it waits for the disk; flush_lock's is_flushing keeps it alone.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_IMAGE_UPPER_STATE_H
+#define OBD_IMAGE_UPPER_STATE_H
+
+#include <pthread.h>
+
+#include "image/journal.h"
+#include "image/upper.h"
+
+/* Header of the data file and of the index file: where log and entries begin. */
+#define UPPER_HEADER_SIZE 4096u
+#define UPPER_ENTRY_SIZE  16u
+
+struct upper {
+    /* Set at open. */
+    struct file *data;
+    struct file *index;
+    char *journal_path;
+    char *name; /* the data file's path, for messages */
+    uint64_t virtual_size;
+    uint64_t nr_slots;
+    uint64_t flush_interval_ns;
+    uint32_t tag;
+    uint32_t flags;
+    struct journal_owner owner;
+    char holder[JOURNAL_HOLDER_SIZE];
+    uint64_t replayed;
+    bool is_read_only; /* opened so, or failed at an earlier start */
+
+    pthread_mutex_t flush_lock; /* guards group commit */
+    pthread_cond_t flush_done;
+    bool is_flushing;
+    uint64_t flush_begun; /* pairs begun and ended; they are numbered from 1 */
+    uint64_t flush_ended;
+    enum obd_status flush_status; /* of the last that ended, and its sentence */
+    char flush_text[STATUS_TEXT_SIZE];
+    uint64_t nr_flushes;
+    uint64_t nr_flush_calls;
+
+    pthread_mutex_t reserve_lock; /* guards places in the files that are promised */
+    uint64_t log_end;             /* where the next write goes */
+    uint64_t log_room;            /* the data file has disk space up to here */
+    uint64_t index_room;          /* as has the index file */
+
+    pthread_mutex_t map_lock; /* guards what follows, and orders journal and map */
+    struct journal *journal;  /* NULL when read-only */
+    struct segment_map *map;  /* of everything acknowledged */
+    uint64_t log_written;     /* end of the last data that a record points to */
+    uint64_t index_length;    /* of the index file, all of it synced or found at open */
+    uint64_t slots_reserved;  /* promised to writes that run */
+    uint64_t entries_owed;    /* index entries of writes that run or are not flushed */
+    uint64_t inserts_owed;    /* segments that running writes will insert */
+    uint64_t unflushed_bytes;
+    bool is_failed;
+    char why_read_only[STATUS_TEXT_SIZE];
+    enum obd_status room_status; /* why the last flush freed no slots; OBD_OK when it did */
+    struct list waiters;
+
+    /* The flusher, under map_lock. */
+    pthread_cond_t flusher_wake;
+    pthread_t flusher;
+    bool has_flusher;
+    bool is_closing;
+    bool is_flush_wanted;
+    uint64_t dirty_since_ns; /* 0: nothing unflushed */
+};
+
+/* ---- upper_index.c ---- */
+
+/* A journal record taken apart into segments of at most SEGMENT_MAX_LENGTH. */
+struct record_walk {
+    uint64_t offset; /* sectors, as are the next two */
+    uint64_t left;
+    uint64_t place;
+    bool is_discard;
+    uint8_t tag;
+};
+
+struct record_walk record_walk_begin(const struct journal_record *record, uint32_t tag);
+bool record_walk_next(struct record_walk *walk, struct segment *out);
+/* How many segments length bytes become. */
+uint64_t record_nr_segments(uint64_t length);
+
+/* Reads the index file's entries below length into a new map.  *end is the end of
+ * the last whole entry.  may_have_zero_tail: after a power cut what was not
+ * synced may read as zeros; entries past flushed_length end at the first such. */
+struct upper_index_bounds {
+    uint64_t length;
+    uint64_t flushed_length;
+    bool may_have_zero_tail;
+};
+enum obd_status upper_index_load(struct upper *upper, const struct upper_index_bounds *bounds, struct segment_map **map,
+                                 uint64_t *end);
+
+/* Appends the records' entries at *end and moves it. */
+struct index_appender {
+    struct upper *upper;
+    uint64_t end; /* of what is written */
+    size_t nr;    /* entries in pending */
+    struct segment pending[256];
+};
+void index_appender_begin(struct index_appender *appender, struct upper *upper);
+enum obd_status index_appender_add(struct index_appender *appender, const struct journal_record *record);
+enum obd_status index_appender_finish(struct index_appender *appender);
+
+/* ---- upper_replay.c ---- */
+
+/* Reads the journal and the index, and brings the upper to the state they say:
+ * map filled, index_length set; for a writable upper a fresh journal. */
+enum obd_status upper_restore(struct upper *upper);
+
+/* ---- upper_flush.c ---- */
+
+enum obd_status upper_start_flusher(struct upper *upper);
+void upper_stop_flusher(struct upper *upper);
+
+/* Under map_lock: a flush is due now. */
+void upper_want_flush(struct upper *upper);
+
+/* Under map_lock: OBD_E_READ_ONLY, and why. */
+enum obd_status upper_refuse(const struct upper *upper);
+
+#endif

@@ -1,0 +1,248 @@
+/* upper_write: write and discard (upper.h), and waiting for room in the journal.
+ *
+ * A write first gets everything it will need, so that after its data is in the
+ * log nothing but the journal's own pwrite can refuse it:
+ *
+ *   a journal slot          slots_reserved,  map_lock
+ *   memory for its segments inserts_owed,    map_lock
+ *   room in the index file  entries_owed,    map_lock, and index_room, reserve_lock
+ *   room in the data file   log_room,        reserve_lock
+ *
+ * Whatever happens later, a promise is given back or becomes a record.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <assert.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/hook.h"
+#include "image/upper_state.h"
+
+/* Disk space is reserved in these steps, and in smaller ones on a full disk. */
+#define LOG_STEP   (UINT64_C(16) << 20)
+#define INDEX_STEP (UINT64_C(64) << 10)
+
+/* The timed flush comes early when this much is unflushed, so that the pages that
+ * only we can clean stay bounded. */
+#define UNFLUSHED_LIMIT (UINT64_C(256) << 20)
+
+/* What one command was promised. */
+struct reservation {
+    uint64_t nr_segments;
+    uint64_t log_bytes;
+    uint64_t place; /* in the data file */
+};
+
+/* ---- reserving ---- */
+
+/* Under map_lock. */
+static enum obd_status refuse_full_journal(struct upper *upper)
+{
+    upper_want_flush(upper);
+    if (upper->room_status == OBD_OK)
+        return OBD_E_AGAIN;
+    /* Parking would not help: the flush that should make room has failed. */
+    return status_set(upper->room_status, "upper %s: the journal is full and cannot be flushed", upper->name);
+}
+
+/* Under map_lock. */
+static enum obd_status promise(struct upper *upper, const struct reservation *r)
+{
+    if (upper->is_failed)
+        return upper_refuse(upper);
+    if (journal_nr_free(upper->journal) <= upper->slots_reserved)
+        return refuse_full_journal(upper);
+    uint64_t nr_entries = (upper->index_length - UPPER_HEADER_SIZE) / UPPER_ENTRY_SIZE + upper->entries_owed;
+    if (nr_entries + r->nr_segments > OBD_MAX_UPPER_SEGMENTS)
+        return status_set(OBD_E_LIMIT, "upper %s: its index has %llu entries and room for no more than %d: commit it",
+                          upper->name, (unsigned long long)nr_entries, OBD_MAX_UPPER_SEGMENTS);
+    enum obd_status status = segment_map_reserve(upper->map, upper->inserts_owed + r->nr_segments);
+    if (status != OBD_OK)
+        return status;
+    upper->slots_reserved++;
+    upper->inserts_owed += r->nr_segments;
+    upper->entries_owed += r->nr_segments;
+    return OBD_OK;
+}
+
+/* Under map_lock. */
+static void take_promise_back(struct upper *upper, const struct reservation *r)
+{
+    upper->slots_reserved--;
+    upper->inserts_owed -= r->nr_segments;
+    upper->entries_owed -= r->nr_segments;
+}
+
+/* Makes [*room, end) of the file ours: a whole step if the disk has it, else just
+ * what is needed. */
+static enum obd_status reserve_to(struct file *file, uint64_t *room, uint64_t end, uint64_t step)
+{
+    if (end <= *room)
+        return OBD_OK;
+    uint64_t wanted = round_up(end, step);
+    enum obd_status status = file_reserve(file, *room, wanted - *room);
+    if (status == OBD_E_NO_SPACE) {
+        wanted = end;
+        status = file_reserve(file, *room, wanted - *room);
+    }
+    if (status == OBD_OK)
+        *room = wanted;
+    return status;
+}
+
+/* Under reserve_lock. */
+static enum obd_status reserve_disk(struct upper *upper, struct reservation *r, uint64_t index_end)
+{
+    enum obd_status status = reserve_to(upper->index, &upper->index_room, index_end, INDEX_STEP);
+    if (status == OBD_OK)
+        status = reserve_to(upper->data, &upper->log_room, upper->log_end + r->log_bytes, LOG_STEP);
+    if (status != OBD_OK)
+        return status_prefix(status, "upper %s", upper->name);
+    r->place = upper->log_end;
+    upper->log_end += r->log_bytes;
+    return OBD_OK;
+}
+
+static void release(struct upper *upper, const struct reservation *r)
+{
+    pthread_mutex_lock(&upper->map_lock);
+    take_promise_back(upper, r);
+    if (!list_is_empty(&upper->waiters))
+        upper_want_flush(upper); /* the flusher wakes them: this slot is free without a flush */
+    pthread_mutex_unlock(&upper->map_lock);
+}
+
+static enum obd_status reserve(struct upper *upper, struct reservation *r)
+{
+    pthread_mutex_lock(&upper->reserve_lock);
+    pthread_mutex_lock(&upper->map_lock);
+    enum obd_status status = promise(upper, r);
+    uint64_t index_end = upper->index_length + upper->entries_owed * UPPER_ENTRY_SIZE;
+    /* Look-ups go on while the disk is asked. */
+    pthread_mutex_unlock(&upper->map_lock);
+    if (status == OBD_OK) {
+        status = reserve_disk(upper, r, index_end);
+        if (status != OBD_OK)
+            release(upper, r);
+    }
+    pthread_mutex_unlock(&upper->reserve_lock);
+    return status;
+}
+
+/* ---- recording ---- */
+
+/* Under map_lock. */
+static void note_unflushed(struct upper *upper, uint64_t bytes)
+{
+    upper->unflushed_bytes += bytes;
+    if (upper->dirty_since_ns == 0) {
+        upper->dirty_since_ns = clock_now_ns();
+        pthread_cond_signal(&upper->flusher_wake); /* it slept without a deadline */
+    }
+    if (journal_nr_free(upper->journal) * 4 <= upper->nr_slots ||
+        (upper->flush_interval_ns != 0 && upper->unflushed_bytes >= UNFLUSHED_LIMIT))
+        upper_want_flush(upper);
+}
+
+/* Under map_lock: the record to the journal, then its segments to the map. */
+static enum obd_status record_in_order(struct upper *upper, const struct reservation *r, struct journal_record *record)
+{
+    if (upper->is_failed)
+        return upper_refuse(upper);
+    if (record->kind == JOURNAL_DISCARD)
+        record->place = upper->log_written;
+    enum obd_status status = journal_append(upper->journal, record);
+    if (status != OBD_OK)
+        return status;
+    HOOK("upper.record_written");
+    struct record_walk walk = record_walk_begin(record, upper->tag);
+    struct segment s;
+    while (record_walk_next(&walk, &s))
+        segment_map_insert(upper->map, s);
+    HOOK("upper.map_inserted");
+    upper->log_written = max_u64(upper->log_written, r->place + r->log_bytes);
+    note_unflushed(upper, r->log_bytes);
+    return OBD_OK;
+}
+
+/* Makes good what r promised: acknowledged when this is OBD_OK. */
+static enum obd_status record(struct upper *upper, const struct reservation *r, struct journal_record *record)
+{
+    pthread_mutex_lock(&upper->map_lock);
+    enum obd_status status = record_in_order(upper, r, record);
+    if (status == OBD_OK) { /* the entries stay owed until a flush has appended them */
+        upper->slots_reserved--;
+        upper->inserts_owed -= r->nr_segments;
+    }
+    pthread_mutex_unlock(&upper->map_lock);
+    if (status != OBD_OK)
+        release(upper, r);
+    return status;
+}
+
+/* ---- commands ---- */
+
+enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset)
+{
+    assert(is_aligned(offset | length, SECTOR_SIZE));
+    if (upper->is_read_only)
+        return upper_refuse(upper);
+    if (length == 0)
+        return OBD_OK;
+    struct reservation r = {.nr_segments = record_nr_segments(length), .log_bytes = length};
+    enum obd_status status = reserve(upper, &r);
+    if (status != OBD_OK)
+        return status;
+    HOOK("upper.reserved");
+    status = file_write_iov(upper->data, cursor, length, r.place);
+    if (status != OBD_OK) {
+        /* Its place in the log stays empty, and nothing will ever point there. */
+        release(upper, &r);
+        return status_prefix(status, "upper %s", upper->name);
+    }
+    HOOK("upper.data_written");
+    return record(upper, &r,
+                  &(struct journal_record){.offset = offset, .length = length, .place = r.place, .kind = JOURNAL_DATA});
+}
+
+enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t offset)
+{
+    assert(is_aligned(offset | length, SECTOR_SIZE));
+    if (upper->is_read_only)
+        return upper_refuse(upper);
+    if (length == 0)
+        return OBD_OK;
+    struct reservation r = {.nr_segments = record_nr_segments(length)};
+    enum obd_status status = reserve(upper, &r);
+    if (status != OBD_OK)
+        return status;
+    HOOK("upper.reserved");
+    return record(upper, &r, &(struct journal_record){.offset = offset, .length = length, .kind = JOURNAL_DISCARD});
+}
+
+/* ---- waiting for room ---- */
+
+bool upper_wait(struct upper *upper, struct upper_waiter *waiter)
+{
+    pthread_mutex_lock(&upper->map_lock);
+    list_init(&waiter->link);
+    bool must_wait =
+        !upper->is_read_only && !upper->is_failed && journal_nr_free(upper->journal) <= upper->slots_reserved;
+    if (must_wait) {
+        list_append(&upper->waiters, &waiter->link);
+        upper_want_flush(upper);
+    }
+    pthread_mutex_unlock(&upper->map_lock);
+    return must_wait;
+}
+
+bool upper_cancel_wait(struct upper *upper, struct upper_waiter *waiter)
+{
+    pthread_mutex_lock(&upper->map_lock);
+    bool was_queued = list_is_linked(&waiter->link);
+    if (was_queued)
+        list_remove(&waiter->link);
+    pthread_mutex_unlock(&upper->map_lock);
+    return was_queued;
+}
