@@ -24,10 +24,12 @@ enum obd_status image_open(struct layer *const *lowers, size_t nr_lowers, struct
                            const char *name, struct image **out);
 struct image *image_ref(struct image *image);
 void image_unref(struct image *image);
+/* As image_unref, and says what closing the upper said when this was the last. */
+enum obd_status image_close(struct image *image);
 
 uint64_t image_size(const struct image *image);
 const char *image_name(const struct image *image);
-bool image_is_read_only(const struct image *image);
+bool image_is_read_only(const struct image *image);   /* no upper, or one opened read-only */
 struct upper *image_upper(const struct image *image); /* NULL when there is none */
 
 /* Fills length bytes at the cursor.  offset and length are multiples of 512,
@@ -46,9 +48,14 @@ enum obd_status image_flush(struct image *image);
 enum obd_status image_extents(struct image *image, uint64_t offset, uint64_t length, struct obd_extent *out, size_t max,
                               size_t *nr);
 
+/* Segments of the merged lowers and of the upper: what the indexes cost. */
+uint64_t image_nr_segments(struct image *image);
+
 /* One sorted array of everything visible now, tag 0 = top (the upper, when
  * there is one), and the means to read what a segment points to. */
 enum obd_status image_freeze(struct image *image, struct segment_array *out);
+/* The same of the upper alone, for a commit of a stack that is in use. */
+enum obd_status image_freeze_upper(struct image *image, struct segment_array *out);
 enum obd_status image_read_mapped(struct image *image, struct segment s, void *buffer, uint64_t deadline_ns);
 
 #endif
