@@ -339,7 +339,7 @@ int obd_nbd_start(struct device *device, const struct obd_nbd_params *params, st
 int obd_nbd_wait(struct nbd *nbd, uint32_t timeout_ms);
 /* Asks it to end: no new request is read, those in flight are answered. */
 void obd_nbd_stop(struct nbd *nbd);
-/* Only after obd_nbd_wait has said that it ended. */
+/* Waits for the end, which after obd_nbd_stop is near, and frees it. */
 void obd_nbd_close(struct nbd *nbd);
 
 /* ---- front: tcmu --------------------------------------------------------- */

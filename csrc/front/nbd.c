@@ -69,7 +69,7 @@ static void check_deadline(struct nbd *nbd)
 {
     uint64_t deadline = send_deadline(nbd);
     if (deadline != NEVER_NS && clock_now_ns() >= deadline)
-        nbd_break(nbd, status_set(OBD_E_TIMEOUT, "nbd %s: the client does not read its replies (%u in flight)",
+        nbd_break(nbd, status_set(OBD_E_CLOSED, "nbd %s: the client does not read its replies (%u in flight)",
                                   device_name(nbd->device), nbd->nr_in_flight));
 }
 
