@@ -20,7 +20,7 @@
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: failed: %s\n  last error: %s\n", __FILE__, __LINE__, #condition, status_text());    \
+            fprintf(stderr, "%s:%d: failed: %s\n  last error: %s\n", __FILE__, __LINE__, #condition, status_text());   \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
@@ -55,7 +55,7 @@ struct check_test {
 
 #define T(name)                                                                                                        \
     {                                                                                                                  \
-        #name, name                                                                                                    \
+#name, name                                                                                                    \
     }
 
 #endif
