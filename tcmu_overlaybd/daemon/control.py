@@ -1,0 +1,216 @@
+"""The control socket: HTTP and JSON over a unix socket, mode 0660.
+
+A thread per connection, so that an attach that waits for a dead image delays nobody;
+their number is bounded, and a client that does not send its request in time is cut
+off.  Who may connect is decided by the socket's owner and mode; who did is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import msgspec
+
+from tcmu_overlaybd.daemon.messages import (
+    AttachRequest,
+    DetachRequest,
+    DeviceList,
+    DeviceStatus,
+    Failure,
+    Version,
+)
+from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 256
+REQUEST_TIMEOUT_S = 10
+MAX_BODY = 1 << 20  # bytes; a list of 255 paths has some 50 KB
+MAX_PATH = 107  # bytes in sun_path, without its NUL
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Api(Protocol):
+    """What the socket offers.  Methods may wait; each call has a thread of its own."""
+
+    def version(self) -> Version: ...
+    def devices(self) -> DeviceList: ...
+    def status(self, name: str) -> DeviceStatus: ...
+    def attach(self, request: AttachRequest) -> DeviceStatus: ...
+    def detach(self, name: str, request: DetachRequest) -> DeviceStatus: ...
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at path, in place of a dead daemon's.
+
+    The caller holds the daemon's lock, so a socket that lies there is nobody's.
+    """
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise UsageError(f"{path}: longer than the {MAX_PATH} bytes that a unix socket's name may have")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listener.bind(os.fspath(path))
+        path.chmod(0o660)
+        listener.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise FailedError(f"{path}: cannot listen: {error.strerror}") from error
+    return listener
+
+
+class ControlServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
+    """Serves an Api on a listening socket, which it takes, from threads of its own."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listener: socket.socket, api: Api) -> None:
+        super().__init__(listener.getsockname(), ControlHandler)
+        self.api = api
+        self._listener = listener
+        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._thread = threading.Thread(target=self.serve_forever, name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No new connection is taken; those that are served go on."""
+        self.shutdown()
+        self._thread.join()
+        self._listener.close()
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def get_request(self) -> tuple[socket.socket, str]:
+        connection, _ = self._listener.accept()
+        return connection, peer_of(connection)
+
+    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002
+        if self._room.acquire(blocking=False):
+            return True
+        logger.warning("control: %s refused: %d connections are open", client_address, MAX_CONNECTIONS)
+        return False
+
+    def process_request_thread(self, request: object, client_address: object) -> None:
+        try:
+            super().process_request_thread(cast(socket.socket, request), client_address)
+        finally:
+            self._room.release()
+
+    def shutdown_request(self, request: object) -> None:
+        cast(socket.socket, request).close()
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        logger.exception("control: a connection of %s failed", client_address)
+
+
+def peer_of(connection: socket.socket) -> str:
+    """``pid 12, uid 0``: who is at the other end, as the kernel says."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return f"pid {pid}, uid {uid}"
+
+
+class ControlHandler(BaseHTTPRequestHandler):
+    """One connection: routes each request to the Api, and turns exceptions into Failures."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = REQUEST_TIMEOUT_S
+    server: ControlServer
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE")
+
+    def _answer(self, method: str) -> None:
+        try:
+            result = self._route(method)
+        except OverlayBDError as error:
+            self._send(HTTP_STATUS.get(type(error), HTTPStatus.CONFLICT), Failure.of(error))
+        except Exception as error:  # the border: a fault of ours must not look like a dead daemon
+            logger.exception("control: %s %s failed", method, self.path)
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, Failure.of(error))
+        else:
+            self._send(HTTPStatus.OK, result)
+
+    def _route(self, method: str) -> msgspec.Struct:
+        body = self._read_body()
+        for wanted, pattern, call in ROUTES:
+            found = pattern.fullmatch(self.path)
+            if found and wanted == method:
+                return call(self.server.api, body, *found.groups())
+        raise MissingError(f"{method} {self.path}: the daemon knows no such request")
+
+    def _read_body(self) -> bytes:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            self.close_connection = True
+            raise UsageError(f"a request of {length} bytes is not accepted")
+        return self.rfile.read(int(length))
+
+    def _send(self, status: HTTPStatus, value: msgspec.Struct) -> None:
+        body = msgspec.json.encode(value)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return str(self.client_address)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        logger.debug("control: %s: %s", self.client_address, format % args)
+
+
+HTTP_STATUS: dict[type[OverlayBDError], HTTPStatus] = {
+    UsageError: HTTPStatus.BAD_REQUEST,
+    MissingError: HTTPStatus.NOT_FOUND,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def _decode(body: bytes, kind: type[S]) -> S:
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"the request is wrong: {error}") from error
+
+
+def _attach(api: Api, body: bytes) -> msgspec.Struct:
+    return api.attach(_decode(body, AttachRequest))
+
+
+def _detach(api: Api, body: bytes, name: str) -> msgspec.Struct:
+    return api.detach(name, _decode(body, DetachRequest))
+
+
+NAME = "([A-Za-z0-9._-]+)"
+ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] = (
+    ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
+    ("GET", re.compile("/v1/devices"), lambda api, _body: api.devices()),
+    ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),
+    ("POST", re.compile("/v1/devices"), _attach),
+    ("DELETE", re.compile(f"/v1/devices/{NAME}"), _detach),
+)

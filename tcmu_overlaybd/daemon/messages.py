@@ -1,0 +1,109 @@
+"""What goes over the control socket, version 1: JSON on both ends made from these structs.
+
+``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``POST /v1/devices``
+(an ``AttachRequest``), ``DELETE /v1/devices/NAME`` (a ``DetachRequest``).  An answer that
+is no success is a ``Failure``.  Keys may be added; none changes its meaning within /v1.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from tcmu_overlaybd import errors
+from tcmu_overlaybd.errors import FailedError, OverlayBDError
+
+API_VERSION = 1
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Size = Annotated[int, msgspec.Meta(ge=0)]
+
+DeviceState = Literal["attaching", "opening", "ready", "broken", "detaching"]
+
+
+class Version(msgspec.Struct, frozen=True):
+    api: int
+    version: str
+    pid: int
+
+
+class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths are absolute: the daemon has another working folder.  ``size`` is in bytes."""
+
+    source: tuple[str, ...] = ()
+    name: str = ""
+    writable: bool = False
+    upper: str = ""
+    new: bool = False
+    size: Size = 0
+    fabric: str = "loopback"
+    timeout: Seconds = 30.0
+    drop_unflushed: bool = False
+
+
+class DetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    force: bool = False
+    timeout: Seconds = 30.0
+
+
+class CommandCounts(msgspec.Struct, frozen=True):
+    """Commands done since the image was opened, by kind."""
+
+    read: int = 0
+    write: int = 0
+    discard: int = 0
+    flush: int = 0
+    verify: int = 0
+
+
+class DeviceStatus(msgspec.Struct, frozen=True):
+    """One device.  Sizes in bytes, ages in milliseconds; "" where there is nothing to say."""
+
+    name: str
+    state: DeviceState
+    reason: str = ""  # why it is broken
+    disk: str = ""  # /dev/sda
+    backstore: str = ""  # its folder in configfs
+    size: int = 0
+    writable: bool = False
+    layers: int = 0
+    source: tuple[str, ...] = ()
+    upper: str = ""  # folder of the upper
+    config: str = ""  # the image configuration in use
+    fabric: str = "loopback"
+    serial: str = ""
+    made_by: Literal["attach", "configfs"] = "attach"
+    commands: CommandCounts = CommandCounts()
+    bytes_read: int = 0
+    bytes_written: int = 0
+    errors: int = 0
+    in_flight: int = 0
+    parked: int = 0
+    oldest_ms: int = 0
+    unflushed_bytes: int = 0
+    replayed: int = 0  # journal records applied when the upper was opened
+
+
+class DeviceList(msgspec.Struct, frozen=True):
+    devices: tuple[DeviceStatus, ...]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An exception of ``errors.py`` on its way to the client."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        if isinstance(error, OverlayBDError):
+            return cls(type(error).__name__, str(error))
+        return cls(FailedError.__name__, f"a fault in the daemon: {type(error).__name__}: {error}")
+
+    def exception(self) -> OverlayBDError:
+        """The same exception on the client's side."""
+        kind = getattr(errors, self.kind, None)
+        if isinstance(kind, type) and issubclass(kind, OverlayBDError):
+            return kind(self.message)
+        return FailedError(self.message)

@@ -1,0 +1,115 @@
+"""The state folder: what the next daemon must know of the devices of this one.
+
+::
+
+    version               format of the folder, and the machine's random identity
+    devices/NAME.json     one record per device
+    configs/NAME.json     the image configuration that the device's config string names
+    uppers/NAME/          uppers of devices attached without --upper; kept on detach
+
+Every file is replaced as a whole and synced, so a reader sees the old or the new one.
+A folder written by a newer version is refused rather than misread.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tcmu_overlaybd.config.image_config import ImageConfig, save_image_config
+from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json
+from tcmu_overlaybd.errors import FailedError, FormatError, OverlayBDError
+from tcmu_overlaybd.lio.fabric import FabricKind
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+# A device found at start in "attaching" or "detaching" was left half way: it is removed.
+Phase = Literal["attaching", "attached", "detaching"]
+
+
+class Version(msgspec.Struct, frozen=True):
+    format: int
+    identity: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One device as it has to be found again.  ``size`` is in bytes.
+
+    A device that somebody else made in configfs (targetcli, a snapshotter) has a record
+    too, so that a new daemon knows its size before its image is open.
+    """
+
+    name: str
+    config_path: str
+    size: int
+    serial: str
+    hba: str
+    phase: Phase
+    is_ours: bool = True
+    fabric: FabricKind = FabricKind.LOOPBACK
+    writable: bool = False
+    upper: str = ""
+    source: tuple[str, ...] = ()
+    disk: str = ""  # as it was when attached: "sda"
+
+
+class State:
+    """The folder, opened by the one daemon that holds the lock."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes what is missing.  Raises FormatError for a newer folder, FailedError."""
+        self.folder = folder
+        self.devices = folder / "devices"
+        self.configs = folder / "configs"
+        self.uppers = folder / "uppers"
+        try:
+            for part in (self.devices, self.configs, self.uppers):
+                part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedError(f"{folder}: the state folder cannot be made: {error.strerror}") from error
+        self.identity = self._open_version().identity
+
+    def _open_version(self) -> Version:
+        path = self.folder / "version"
+        if not path.exists():
+            write_json(path, Version(FORMAT, secrets.token_hex(16)))
+        version = read_json(path, Version)
+        if version.format > FORMAT:
+            raise FormatError(
+                f"{path}: written by a newer version (format {version.format}, this one knows {FORMAT})"
+            )
+        return version
+
+    def config_path(self, name: str) -> Path:
+        return self.configs / f"{name}.json"
+
+    def save_config(self, name: str, config: ImageConfig) -> None:
+        save_image_config(self.config_path(name), config)
+
+    def save(self, record: Record) -> None:
+        write_json(self._record_path(record.name), record)
+
+    def remove(self, name: str) -> None:
+        """Forgets the device; its upper stays."""
+        for path in (self._record_path(name), self.config_path(name)):
+            path.unlink(missing_ok=True)
+        sync_folder(self.devices)
+
+    def load(self) -> list[Record]:
+        """Every record that can be read; one that cannot is logged and left where it is."""
+        records = []
+        for path in sorted(self.devices.glob("*.json")):
+            try:
+                records.append(read_json(path, Record))
+            except OverlayBDError as error:
+                logger.warning("state: %s", error)
+        return records
+
+    def _record_path(self, name: str) -> Path:
+        return self.devices / f"{name}.json"
