@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "base/clock.h"
+
 /* The kernel's limit, with the NUL. */
 #define NAME_SIZE 16
 
@@ -27,4 +29,21 @@ enum obd_status thread_start(const char *name, void *(*run)(void *), void *argum
     snprintf(kept, sizeof kept, "%s", name);
     pthread_setname_np(*out, kept);
     return OBD_OK;
+}
+
+void condition_init(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+bool condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t deadline_ns)
+{
+    if (deadline_ns == NEVER_NS)
+        return pthread_cond_wait(condition, lock) == 0;
+    struct timespec deadline = clock_timespec(deadline_ns);
+    return pthread_cond_timedwait(condition, lock, &deadline) != ETIMEDOUT;
 }
