@@ -78,7 +78,7 @@ static void keep_failure(struct demand *demand, enum obd_status status)
 }
 
 /* Counts what has not been asked for, and one for the asking itself. */
-static void begin_start(struct demand *demand)
+void demand_begin(struct demand *demand)
 {
     pthread_mutex_lock(&demand->lock);
     assert(demand->nr_waiting == 0);
@@ -120,7 +120,8 @@ static void take_back(struct demand *demand)
 
 void demand_start(struct demand *demand)
 {
-    begin_start(demand);
+    if (!demand->is_starting) /* nobody else writes it before the end of this function */
+        demand_begin(demand);
     for (struct list *link = demand->misses.next; link != &demand->misses; link = link->next) {
         struct miss *miss = MISS_OF(link);
         if (miss->is_asked)

@@ -73,6 +73,10 @@ void demand_destroy(struct demand *demand); /* must not be waiting */
  * for is not added twice. OBD_E_MISS normally, OBD_E_NO_MEMORY when it cannot be added. */
 enum obd_status demand_add(struct demand *demand, struct source *source, uint64_t chunk, uint32_t bytes);
 
+/* The owner is resolved to start: from here on demand_hold() works and ready is
+ * sure to come.  demand_start() must follow, and begins by itself otherwise. */
+void demand_begin(struct demand *demand);
+
 /* Asks the sources for everything not asked for yet; ready may be called before it returns. */
 void demand_start(struct demand *demand);
 
