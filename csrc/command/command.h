@@ -34,6 +34,18 @@ enum command_kind {
     COMMAND_VERIFY, /* reads and drops; with data in iov, compares: OBD_E_MISCOMPARE */
 };
 
+/* Where a command is.  All but running may be ended by the deadline or by
+ * device_fail_parked; a running one belongs to the thread that runs it. */
+enum command_state {
+    COMMAND_RUNNING,
+    COMMAND_QUEUED,            /* in the run queue, for a worker */
+    COMMAND_WAITING_FOR_RANGE, /* granted will wake it */
+    COMMAND_WAITING_FOR_ROOM,  /* the upper will wake it */
+    COMMAND_PARKED,            /* its demand will wake it */
+    COMMAND_PAUSED,            /* its source failed; the timer will run it again */
+    COMMAND_FLUSHING,          /* in the flusher's queue */
+};
+
 struct command {
     /* Set by the front before command_submit. */
     enum command_kind kind;
@@ -44,26 +56,35 @@ struct command {
     int nr_iov;
     void (*done)(struct command *command);
 
-    /* Valid in done. */
+    /* Valid in done, where status_text() is the sentence of a failure. */
     enum obd_status status;
     uint64_t miscompare_offset; /* VERIFY: the first byte that differs, from offset */
 
-    /* The core's. */
+    /* The core's (command/state.h says which lock guards what). */
     struct device *device;
-    struct demand demand;
+    struct demand demand;    /* what it is parked for, or whose pins it holds */
+    uint64_t admitted_bytes; /* what of the demand is charged to the budgets */
+    bool is_admitted;
+    struct list park_link; /* in device->park.waiting, until admitted */
     struct range_lock_holder range;
     struct upper_waiter upper_waiter;
     struct list link;      /* in the queue or list of its state */
-    struct list in_flight; /* in device->in_flight, from submit to done */
+    struct list in_flight; /* in device->in_flight, from the queue to done */
     uint64_t submitted_ns;
     uint64_t deadline_ns;
-    int state;
-    bool may_run_inline;
+    uint64_t resume_ns; /* paused: when to run again */
+    uint64_t progress;  /* VERIFY: bytes that are behind it */
+    uint32_t nr_pauses;
+    enum command_state state;
+    enum command_state waited_in; /* the wait it was taken from */
+    enum obd_status doom;         /* not OBD_OK: end with this instead of running or waiting on */
+    bool is_woken;                /* the wake came before the wait was entered */
 };
 
 /* Takes command until done.  may_run_inline: the caller has nothing more urgent
  * queued, so a command that need not wait for a disk may run on its thread (done
- * may then be called before this returns). */
+ * may then be called before this returns).  The device must stay open during the
+ * call: device_close waits for commands, not for callers on their way in. */
 void command_submit(struct device *device, struct command *command, bool may_run_inline);
 
 #endif

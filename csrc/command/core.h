@@ -20,12 +20,14 @@ void core_close(struct core *core); /* all devices must be closed */
 enum obd_status device_open(struct core *core, struct image *image, const struct obd_device_params *params,
                             struct device **out);
 
-/* No new command is accepted (OBD_E_CANCELLED); parked ones end with status. */
+/* Commands that are parked, wait, or are queued end with status, which is not
+ * OBD_OK, and so does every later one.  Those that run come to their end. */
 void device_fail_parked(struct device *device, enum obd_status status);
 
-/* Waits until every command is done, at most until deadline_ns: OBD_E_TIMEOUT
- * leaves the device as it was.  Then the device is gone and its image given back;
- * the upper's last flush status is returned. */
+/* Waits until every command is done (its done has returned), at most until
+ * deadline_ns: OBD_E_TIMEOUT leaves the device as it was.  Then the upper is flushed,
+ * however long the local disk takes, the device is gone and its image given back;
+ * what the flush said is returned.  Nobody may be submitting meanwhile. */
 enum obd_status device_close(struct device *device, uint64_t deadline_ns);
 
 uint64_t device_size(const struct device *device);

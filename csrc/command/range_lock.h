@@ -5,6 +5,14 @@
  * called when it has it.  First come, first served among those that overlap, so
  * that no writer starves.
  *
+ * The holders stand in one list, in order of arrival, granted or not.  A holder
+ * may go when nobody before it conflicts with it; that one rule is the whole
+ * lock.  The list is as long as the queue of a device (128), so a walk is short.
+ *
+ * Invariants (range_lock_check)
+ *   (1) two granted holders that overlap are both shared
+ *   (2) a holder that waits has one before it that it conflicts with
+ *
  * Thread-safe.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -25,23 +33,32 @@ struct range_lock_holder {
     bool is_granted;
     void (*granted)(struct range_lock_holder *holder); /* called with no lock held */
     struct list link;
+    struct range_lock_holder *next_granted; /* while granted is about to be called */
 };
 
 struct range_lock {
     pthread_mutex_t lock;
     struct list holders; /* granted and waiting, in order of arrival */
+    unsigned nr_waiting;
 };
 
 void range_lock_init(struct range_lock *ranges);
-void range_lock_destroy(struct range_lock *ranges);
+void range_lock_destroy(struct range_lock *ranges); /* nobody holds or waits */
 
 /* True: the range is the holder's now.  False: it is queued, granted will be called. */
 bool range_lock_take(struct range_lock *ranges, struct range_lock_holder *holder);
 
+/* As range_lock_take, but false means that nothing happened. */
+bool range_lock_try(struct range_lock *ranges, struct range_lock_holder *holder);
+
 /* Gives back a granted range; calls granted of those that can go now. */
 void range_lock_release(struct range_lock *ranges, struct range_lock_holder *holder);
 
-/* True when holder was still waiting and is out of the queue. */
+/* True when holder was still waiting and is out of the queue: granted will not be
+ * called.  Those that waited only for it are granted, on this thread: the caller
+ * holds no lock that granted takes. */
 bool range_lock_cancel(struct range_lock *ranges, struct range_lock_holder *holder);
+
+bool range_lock_check(struct range_lock *ranges); /* used in assert and tests only */
 
 #endif

@@ -1,0 +1,90 @@
+/* finish: the way of a command out of the core: counters, log, and done.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdio.h>
+
+#include "base/log.h"
+#include "command/state.h"
+
+static const char *const kind_names[OBD_NR_COMMAND_KINDS] = {"read", "write", "discard", "flush", "verify"};
+
+enum obd_status command_refuse(const struct command *command, enum obd_status status, const char *reason)
+{
+    const struct device *device = command->device;
+    return status_set(status, "device %s: %s of %llu bytes at %llu: %s (the device has %llu)", device->name,
+                      kind_names[command->kind], (unsigned long long)command->length,
+                      (unsigned long long)command->offset, reason, (unsigned long long)device->size);
+}
+
+static void log_failure(const struct command *command)
+{
+    log_write(OBD_LOG_ERROR, "device %s: %s of %llu bytes at %llu: %s: %s", command->device->name,
+              kind_names[command->kind], (unsigned long long)command->length, (unsigned long long)command->offset,
+              obd_status_name(command->status), status_text());
+}
+
+/* What the initiator asked for wrongly, or found out, is told to it alone. */
+static bool is_worth_logging(enum obd_status status)
+{
+    return status != OBD_OK && status != OBD_E_INVALID && status != OBD_E_RANGE && status != OBD_E_READ_ONLY &&
+           status != OBD_E_MISCOMPARE;
+}
+
+/* The counters and the log; then the command is ready for its front. */
+static void account(struct command *command, enum obd_status status)
+{
+    command->status = status;
+    shard_count(shard_of_thread(command->device), command);
+    if (is_worth_logging(status))
+        log_failure(command);
+}
+
+void command_end_at_once(struct command *command, enum obd_status status)
+{
+    account(command, status);
+    command->done(command);
+}
+
+void command_finish(struct command *command, enum obd_status status)
+{
+    struct device *device = command->device;
+    char text[STATUS_TEXT_SIZE];
+    if (status != OBD_OK)
+        snprintf(text, sizeof text, "%s", status_text());
+    if (command->range.is_granted)
+        range_lock_release(&device->ranges, &command->range);
+    park_release(command);
+    demand_destroy(&command->demand);
+    if (status != OBD_OK)
+        status_set(status, "%s", text); /* sources that were asked just now may have said something else */
+    pthread_mutex_lock(&device->lock);
+    list_remove(&command->in_flight);
+    pthread_mutex_unlock(&device->lock);
+    command_end_at_once(command, status);
+    /* The command is its front's; the device is ours until it is counted out. */
+    pthread_mutex_lock(&device->lock);
+    if (--device->nr_in_flight == 0)
+        pthread_cond_broadcast(&device->idle);
+    pthread_mutex_unlock(&device->lock);
+}
+
+/* Where it was when its time was over. */
+static const char *const state_names[] = {
+    [COMMAND_RUNNING] = "running",
+    [COMMAND_QUEUED] = "queued for a worker",
+    [COMMAND_WAITING_FOR_RANGE] = "waiting for its range",
+    [COMMAND_WAITING_FOR_ROOM] = "waiting for room in the journal",
+    [COMMAND_PARKED] = "parked for missing data",
+    [COMMAND_PAUSED] = "paused after its source failed",
+    [COMMAND_FLUSHING] = "queued for a flush",
+};
+
+void command_end_doomed(struct command *command)
+{
+    unsigned long long age_ms = (clock_now_ns() - command->submitted_ns) / NS_PER_MS;
+    status_set(command->doom, "device %s: %s of %llu bytes at %llu: given up after %llu ms, %s", command->device->name,
+               kind_names[command->kind], (unsigned long long)command->length, (unsigned long long)command->offset,
+               age_ms, state_names[command->waited_in]);
+    command_finish(command, command->doom);
+}

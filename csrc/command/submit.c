@@ -1,0 +1,150 @@
+/* submit: the way of a command into the core.
+ *
+ * The short way: a read that a front may run on its own thread touches no lock that
+ * another reader takes, allocates nothing and reads no clock.  On a read-only image,
+ * where ranges need no lock, its only shared writes are to the thread's own shard.
+ * When its bytes are not at hand it goes the long way like every other command.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/checked.h"
+#include "command/state.h"
+
+static bool is_write(const struct command *command)
+{
+    return command->kind == COMMAND_WRITE || command->kind == COMMAND_DISCARD;
+}
+
+/* Does the kind come with data in iov? */
+static bool has_data(const struct command *command)
+{
+    return command->kind == COMMAND_READ || command->kind == COMMAND_WRITE ||
+           (command->kind == COMMAND_VERIFY && command->nr_iov > 0);
+}
+
+static enum obd_status check_command(const struct command *command)
+{
+    const struct device *device = command->device;
+    enum obd_status refusal = atomic_load_explicit(&device->refusal, memory_order_relaxed);
+    if (refusal != OBD_OK)
+        return command_refuse(command, refusal, "the device is being closed");
+    if (command->kind == COMMAND_FLUSH)
+        return OBD_OK;
+    if (!is_aligned(command->offset | command->length, SECTOR_SIZE))
+        return command_refuse(command, OBD_E_INVALID, "not a multiple of 512");
+    if (!range_is_inside(command->offset, command->length, device->size))
+        return command_refuse(command, OBD_E_RANGE, "outside the device");
+    if (is_write(command) && device->is_read_only)
+        return command_refuse(command, OBD_E_READ_ONLY, "the image is read-only");
+    if (has_data(command)) {
+        struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
+        if (iov_cursor_left(&cursor) < command->length)
+            return command_refuse(command, OBD_E_INVALID, "the buffers are too short");
+    }
+    return OBD_OK;
+}
+
+/* What costs nothing: an empty range, or a flush of what cannot change. */
+static bool is_nothing(const struct command *command)
+{
+    return command->kind == COMMAND_FLUSH ? command->device->is_read_only : command->length == 0;
+}
+
+/* One attempt that waits for nothing; OBD_E_AGAIN and OBD_E_MISS: not so. */
+static enum obd_status try_read(struct command *command)
+{
+    struct device *device = command->device;
+    if (!device->is_read_only) {
+        command->range = (struct range_lock_holder){.offset = command->offset, .length = command->length};
+        if (!range_lock_try(&device->ranges, &command->range))
+            return OBD_E_AGAIN;
+    }
+    struct demand demand;
+    demand_init(&demand, NULL);
+    const struct read_context context = {.nowait = true, .demand = &demand};
+    struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
+    enum obd_status status = image_read(device->image, &context, &cursor, command->length, command->offset);
+    demand_release(&demand); /* a worker will collect the misses again */
+    demand_destroy(&demand);
+    if (!device->is_read_only)
+        range_lock_release(&device->ranges, &command->range);
+    return status;
+}
+
+/* True: it is done, and its front's again. */
+static bool run_inline(struct command *command)
+{
+    if (command->kind != COMMAND_READ)
+        return false; /* writes may wait for the disk in many places */
+    enum obd_status status = try_read(command);
+    if (status == OBD_E_AGAIN || status == OBD_E_MISS)
+        return false;
+    command_end_at_once(command, status);
+    return true;
+}
+
+static void init_command(struct command *command)
+{
+    struct device *device = command->device;
+    demand_init(&command->demand, NULL);
+    command->admitted_bytes = 0;
+    command->is_admitted = false;
+    command->range.is_granted = false;
+    list_init(&command->link);
+    command->submitted_ns = clock_now_ns();
+    command->deadline_ns = device->on_timeout == OBD_ON_TIMEOUT_FREEZE
+                               ? NEVER_NS
+                               : command->submitted_ns + device->io_timeout_ms * NS_PER_MS;
+    command->progress = 0;
+    command->nr_pauses = 0;
+    command->waited_in = COMMAND_QUEUED;
+    command->state = COMMAND_RUNNING;
+    command->doom = OBD_OK;
+    command->is_woken = false;
+}
+
+/* Under the lock, so that device_fail_parked finds the command or is seen by it. */
+static enum obd_status enter_flight(struct command *command)
+{
+    struct device *device = command->device;
+    pthread_mutex_lock(&device->lock);
+    enum obd_status refusal = atomic_load(&device->refusal);
+    if (refusal == OBD_OK) {
+        list_append(&device->in_flight, &command->in_flight);
+        device->nr_in_flight++;
+        if (command->kind != COMMAND_FLUSH)
+            command_queue(command);
+    }
+    pthread_mutex_unlock(&device->lock);
+    return refusal;
+}
+
+static void run_in_flight(struct command *command)
+{
+    struct core *core = command->device->core;
+    init_command(command);
+    uint64_t deadline_ns = command->deadline_ns;
+    enum obd_status refusal = enter_flight(command);
+    if (refusal != OBD_OK) {
+        command_end_at_once(command, command_refuse(command, refusal, "the device is being closed"));
+        return;
+    }
+    if (command->kind == COMMAND_FLUSH)
+        flusher_append(command);
+    timer_expect(&core->timer, deadline_ns);
+}
+
+void command_submit(struct device *device, struct command *command, bool may_run_inline)
+{
+    command->device = device;
+    command->miscompare_offset = 0;
+    struct shard *shard = shard_of_thread(device);
+    /* From here to the end device_close waits for this thread. */
+    atomic_fetch_add(&shard->nr_inline, 1);
+    enum obd_status status = check_command(command);
+    if (status != OBD_OK || is_nothing(command))
+        command_end_at_once(command, status);
+    else if (!may_run_inline || !run_inline(command))
+        run_in_flight(command);
+    atomic_fetch_sub(&shard->nr_inline, 1);
+}
