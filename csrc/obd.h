@@ -377,6 +377,12 @@ struct obd_control {
     uint8_t data_out[512];
 };
 
+enum obd_scsi_class {
+    OBD_SCSI_UNKNOWN = 0,
+    OBD_SCSI_DATA = 1,   /* carried out in C */
+    OBD_SCSI_CONTROL = 2 /* only describes the disk: answered by Python */
+};
+
 struct obd_control_reply {
     uint64_t ring_id;
     uint64_t token;
@@ -386,7 +392,7 @@ struct obd_control_reply {
     uint32_t length; /* cut to the room there is */
 };
 
-int obd_tcmu_open(struct core *core, const struct obd_tcmu_params *params, struct tcmu **out);
+int obd_tcmu_open(const struct obd_tcmu_params *params, struct tcmu **out);
 void obd_tcmu_close(struct tcmu *tcmu); /* all rings unbound */
 /* A ring without a device answers what describes it through Python, and lets
  * data commands wait until it gets one, or their deadline. */
@@ -407,6 +413,8 @@ int obd_control_next(struct tcmu *tcmu, struct obd_control *control, uint32_t ti
 /* OBD_E_NOT_FOUND: it came too late, the command has been answered. */
 int obd_control_reply(struct tcmu *tcmu, const struct obd_control_reply *reply);
 void obd_tcmu_wake(struct tcmu *tcmu); /* obd_control_next returns OBD_E_CLOSED from now on */
+/* enum obd_scsi_class of an operation code. */
+int obd_scsi_class(uint32_t opcode);
 /* key << 16 | asc << 8 | ascq of a status: the table at the SCSI border. */
 uint32_t obd_status_sense(int status, int is_write);
 /* The NBD errno of a status: the table at the NBD border. */

@@ -56,4 +56,10 @@ int obd_hub_ready(struct hub *hub);
 
 /* cffi: end */
 
+#include "base/status.h"
+
+enum obd_status hub_open(const struct obd_hub_params *params, struct hub **out);
+int hub_fd(const struct hub *hub);
+enum obd_status hub_ready(struct hub *hub);
+
 #endif

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.native._binding import check, ffi, lib
+from tcmu_overlaybd.native.handle import opened
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +93,7 @@ class Hub:
         params.subtype, params.description = self._texts
         params.context = self._self
         params.added, params.removed, params.reconfig = lib.hub_added, lib.hub_removed, lib.hub_reconfig
-        out = ffi.new("struct hub **")
-        check(lib.obd_hub_open(params, out))
-        self._hub = out[0]
+        self._hub = opened(lib.obd_hub_open, "struct hub", params)
 
     def fileno(self) -> int:
         """Readable when ``ready`` has something to do."""

@@ -9,11 +9,11 @@ is answered by C ("not ready").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tcmu_overlaybd.native._binding import check, ffi, lib
-from tcmu_overlaybd.native.core import Core, Device
+from tcmu_overlaybd.native.core import Device
+from tcmu_overlaybd.native.handle import Handle, opened
 
 # How long a call may wait for the ring thread to take notice; it never blocks, so
 # only a stopped or starved process comes near it.
@@ -77,29 +77,15 @@ class Ring:
         self._device = None
 
 
-class Tcmu:
-    """The ring threads and the queue of control commands.  A context manager."""
+class Tcmu(Handle):
+    """The ring threads and the queue of control commands.
 
-    def __init__(self, core: Core, *, threads: int = 0) -> None:
+    Close it when every ring is unbound and no thread is inside ``next_control``.
+    """
+
+    def __init__(self, *, threads: int = 0) -> None:
         params = ffi.new("struct obd_tcmu_params *", {"nr_threads": threads})
-        out = ffi.new("struct tcmu **")
-        check(lib.obd_tcmu_open(core.handle, params, out))
-        self._core = core
-        self._tcmu = out[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Every ring must be unbound, and no thread inside ``next_control``."""
-        if self._tcmu != ffi.NULL:
-            lib.obd_tcmu_close(self._tcmu)
-            self._tcmu = ffi.NULL
+        super().__init__(opened(lib.obd_tcmu_open, "struct tcmu", params), lib.obd_tcmu_close)
 
     def bind(self, fd: int, name: str, map_size: int, *, open_timeout_ms: int = 0) -> Ring:
         """Starts to walk the ring behind fd (of /dev/uioN; borrowed during the call).
@@ -109,9 +95,8 @@ class Tcmu:
         text = ffi.new("char[]", name.encode())
         params = ffi.new("struct obd_ring_params *")
         params.fd, params.name, params.map_size, params.open_timeout_ms = fd, text, map_size, open_timeout_ms
-        out = ffi.new("struct ring **")
-        check(lib.obd_ring_bind(self._tcmu, params, out))
-        return Ring(out[0], lib.obd_ring_id(out[0]))
+        ring = opened(lib.obd_ring_bind, "struct ring", self.handle, params)
+        return Ring(ring, lib.obd_ring_id(ring))
 
     def next_control(self, timeout_ms: int) -> ControlCommand | None:
         """The next command for Python; None after timeout_ms without one.
@@ -119,7 +104,7 @@ class Tcmu:
         Raises EOFError after ``wake``.
         """
         control = ffi.new("struct obd_control *")
-        status = lib.obd_control_next(self._tcmu, control, timeout_ms)
+        status = lib.obd_control_next(self.handle, control, timeout_ms)
         if status == lib.OBD_E_TIMEOUT:
             return None
         if status == lib.OBD_E_CLOSED:
@@ -139,7 +124,7 @@ class Tcmu:
         reply.scsi_status, reply.sense = (0, 0) if sense is None else (2, sense)
         buffer = ffi.from_buffer(data)
         reply.data, reply.length = buffer, len(data)
-        status = lib.obd_control_reply(self._tcmu, reply)
+        status = lib.obd_control_reply(self.handle, reply)
         if status == lib.OBD_E_NOT_FOUND:
             return False
         check(status)
@@ -147,7 +132,7 @@ class Tcmu:
 
     def wake(self) -> None:
         """Makes ``next_control`` raise EOFError, now and from now on."""
-        lib.obd_tcmu_wake(self._tcmu)
+        lib.obd_tcmu_wake(self.handle)
 
 
 def status_sense(status: int, *, is_write: bool) -> int:
