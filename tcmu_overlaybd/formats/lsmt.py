@@ -194,6 +194,11 @@ def build(block: Block) -> bytes:
     ).ljust(BLOCK_SIZE, b"\0")
 
 
+def trailer_of(header: Block, index_offset: int, index_size: int) -> Block:
+    """The trailer of a committed layer: its header, and where its index lies."""
+    return replace(header, flags=COMMITTED_TRAILER, index_offset=index_offset, index_size=index_size)
+
+
 def with_virtual_size(block: Block, size: int) -> Block:
     """The same header for a disk of size bytes."""
     return replace(block, virtual_size=size)

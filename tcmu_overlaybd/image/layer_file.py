@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tcmu_overlaybd.errors import CorruptError, FormatError, MissingError, UsageError
 from tcmu_overlaybd.formats import lsmt, tar, zfile
-from tcmu_overlaybd.image import test_faults
+from tcmu_overlaybd.image import slow_files
 from tcmu_overlaybd.native.image import Layer
 from tcmu_overlaybd.native.source import Source, crc32c
 
@@ -24,22 +24,13 @@ HEADER_READ = lsmt.BLOCK_SIZE
 
 
 @dataclass(frozen=True)
-class LayerFile:
-    """What the headers and trailers of a layer file say.  Sizes and offsets in bytes."""
+class Containers:
+    """What a layer file wraps its LSMT bytes in.  Sizes and offsets in bytes."""
 
-    path: Path
-    size: int
+    size: int  # of the file
     wrapper: tar.Payload | None
     zfile_header: zfile.Block | None
     zfile_index: zfile.Block | None  # header or trailer: the one that locates the jump table
-    lsmt_size: int  # unwrapped and decompressed
-    header: lsmt.Block
-    trailer: lsmt.Block
-
-    @property
-    def kind(self) -> str:
-        """``committed``, or ``sealed`` for a writable layer that was ended in place."""
-        return "committed" if self.header.is_sealed else "sealed"
 
     @property
     def payload_offset(self) -> int:
@@ -51,12 +42,29 @@ class LayerFile:
         return self.wrapper.size if self.wrapper else self.size
 
 
+@dataclass(frozen=True)
+class LayerFile:
+    """What the headers and trailers of a layer file say."""
+
+    path: Path
+    containers: Containers
+    lsmt_size: int  # bytes, unwrapped and decompressed
+    header: lsmt.Block
+    trailer: lsmt.Block
+
+    @property
+    def kind(self) -> str:
+        """``committed``, or ``sealed`` for a writable layer that was ended in place."""
+        return "committed" if self.header.is_sealed else "sealed"
+
+
 @dataclass
 class OpenSource:
     """A layer file's bytes, unwrapped and decompressed, and what its headers say."""
 
     file: LayerFile
     source: Source
+    slow: Source | None  # tests only: to be made late once the index is read
     stack: ExitStack  # closes source and all below
 
     def close(self) -> None:
@@ -69,26 +77,20 @@ def open_layer_source(path: Path) -> OpenSource:
     Raises MissingError, UsageError for what is no regular file, FormatError or
     CorruptError for what is no sound sealed layer.
     """
+    containers = _read_containers(path)
     with ExitStack() as stack:
-        with _Reader(path) as reader:
-            start = reader.read(0, HEADER_READ)
-            is_wrapped = not (lsmt.is_lsmt(start) or zfile.is_zfile(start))
-            wrapper = tar.detect(start, reader.size, str(path)) if is_wrapped else None
-            size = wrapper.size if wrapper else reader.size
-            offset = wrapper.offset if wrapper else 0
-            body = reader.read(offset, min(HEADER_READ, size)) if wrapper else start
-            header, index = _read_zfile_blocks(reader, body, offset, size)
-            if index is None and not lsmt.is_lsmt(body):
-                raise FormatError(f"{path}: starts with {body[:8].hex()}: neither LSMT, ZFile nor a tar of one")
         source = stack.enter_context(Source.open_file(str(path)))
-        source = test_faults.slow_source(path, source, stack)
-        if wrapper:
-            source = stack.enter_context(Source.slice(source, offset, size))
-        if index is not None:
-            source = stack.enter_context(_open_zfile(source, index))
-        lsmt_header, trailer = _read_lsmt_blocks(source, path)
-        file = LayerFile(path, reader.size, wrapper, header, index, source.size, lsmt_header, trailer)
-        return OpenSource(file, source, stack.pop_all())
+        slow = slow_files.open_over(path, source)
+        source = source if slow is None else stack.enter_context(slow)
+        if containers.wrapper:
+            source = stack.enter_context(
+                Source.slice(source, containers.wrapper.offset, containers.wrapper.size)
+            )
+        if containers.zfile_index:
+            source = stack.enter_context(_open_zfile(source, containers.zfile_index))
+        header, trailer = _read_lsmt_blocks(source, path)
+        file = LayerFile(path, containers, source.size, header, trailer)
+        return OpenSource(file, source, slow, stack.pop_all())
 
 
 def read_layer_file(path: Path) -> LayerFile:
@@ -110,6 +112,8 @@ def open_layer_file(path: Path) -> tuple[LayerFile, Layer]:
             virtual_size=trailer.virtual_size,
             timeout_ms=OPEN_TIMEOUT_MS,
         )
+        if opened.slow is not None:
+            opened.slow.set_late(True)
     finally:
         opened.close()
     return opened.file, layer
@@ -141,22 +145,38 @@ class _Reader:
         return os.pread(self._descriptor, length, offset)
 
 
+def _read_containers(path: Path) -> Containers:
+    with _Reader(path) as reader:
+        start = reader.read(0, HEADER_READ)
+        size, offset, wrapper = reader.size, 0, None
+        if not (lsmt.is_lsmt(start) or zfile.is_zfile(start)):
+            wrapper = tar.detect(start, reader.size, str(path))
+        if wrapper:
+            size, offset = wrapper.size, wrapper.offset
+            start = reader.read(offset, min(HEADER_READ, size))
+        if zfile.is_zfile(start):
+            return Containers(reader.size, wrapper, *_read_zfile_blocks(reader, start, offset, size))
+        if not lsmt.is_lsmt(start):
+            what = f"starts with {start[:8].hex()}" if start else "is empty"
+            raise FormatError(f"{path}: {what}: neither LSMT, ZFile nor a tar of one")
+        return Containers(reader.size, wrapper, None, None)
+
+
 def _read_zfile_blocks(
-    reader: _Reader, body: bytes, offset: int, size: int
-) -> tuple[zfile.Block | None, zfile.Block | None]:
-    """Header, and the block that locates the jump table; (None, None) when it is no ZFile."""
-    if not zfile.is_zfile(body):
-        return None, None
+    reader: _Reader, start: bytes, offset: int, size: int
+) -> tuple[zfile.Block, zfile.Block]:
+    """Header, and the block that locates the jump table."""
     name = str(reader.path)
-    header = zfile.parse_header(body[: zfile.BLOCK_SIZE], name, crc32c)
-    index = header
-    if not header.is_overwritten:
-        if size < 2 * zfile.BLOCK_SIZE:
-            raise CorruptError(f"{name}: a ZFile of {size} bytes has no trailer: it is cut short")
-        raw = reader.read(offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
-        index = zfile.parse_trailer(raw, name, crc32c)
-    zfile.check_index(index, size, name)
-    return header, index
+    header = zfile.parse_header(start[: zfile.BLOCK_SIZE], name, crc32c)
+    if header.is_overwritten:
+        zfile.check_index(header, size, name)
+        return header, header
+    if size < 2 * zfile.BLOCK_SIZE:
+        raise CorruptError(f"{name}: a ZFile of {size} bytes has no trailer: it is cut short")
+    raw = reader.read(offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
+    trailer = zfile.parse_trailer(raw, name, crc32c)
+    zfile.check_index(trailer, size, name)
+    return header, trailer
 
 
 def _open_zfile(below: Source, index: zfile.Block) -> Source:
@@ -180,6 +200,10 @@ def _read_lsmt_blocks(source: Source, path: Path) -> tuple[lsmt.Block, lsmt.Bloc
     header = lsmt.parse_layer_header(source.read(lsmt.BLOCK_SIZE, 0, OPEN_TIMEOUT_MS), str(path))
     raw = source.read(lsmt.BLOCK_SIZE, size - lsmt.BLOCK_SIZE, OPEN_TIMEOUT_MS)
     if not lsmt.is_lsmt(raw):
-        why = "it is cut short" if header.is_sealed else "it is cut short, or a writable layer that was never sealed"
+        why = (
+            "it is cut short"
+            if header.is_sealed
+            else "it is cut short, or a writable layer that was never sealed"
+        )
         raise CorruptError(f"{path}: there is no LSMT trailer in its last {lsmt.BLOCK_SIZE} bytes: {why}")
     return header, lsmt.parse_layer_trailer(raw, size, str(path))

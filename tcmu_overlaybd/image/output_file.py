@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcmu_overlaybd.config.json_file import sync_folder
 from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError
 
 MODE = 0o644
@@ -59,11 +58,7 @@ class OutputFile:
                 self._hidden.unlink(missing_ok=True)
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Writes all of data, which one call of the kernel need not do."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fd, view, offset)
-            view, offset = view[written:], offset + written
+        write_all(self.fd, memoryview(data), offset)
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC
@@ -80,8 +75,13 @@ class OutputFile:
     def _keep(self) -> None:
         os.fsync(self.fd)
         source = self._hidden or f"/proc/self/fd/{self.fd}"
-        os.link(source, self.path, follow_symlinks=self._hidden is None)
-        sync_folder(self.path.parent)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Python follows the link in /proc only when it is given a folder.
+            os.link(source, self.path.name, dst_dir_fd=folder, follow_symlinks=self._hidden is None)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _exists(self) -> FailedError:
         return FailedError(f"{self.path}: exists already, and an output never replaces a file")
@@ -92,3 +92,10 @@ class OutputFile:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return NoSpaceError(f"{self.path}: the disk is full")
         return FailedError(f"{self.path}: cannot be written: {error.strerror}")
+
+
+def write_all(fd: int, data: memoryview, offset: int) -> None:
+    """Writes all of data, which one call of the kernel need not do."""
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written

@@ -13,6 +13,8 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower, load_image_co
 from tcmu_overlaybd.config.upper_dir import CONFIG_NAME
 from tcmu_overlaybd.errors import MissingError, UnavailableError, UsageError
 
+Source = ImageConfig | str | Path | Sequence[str | Path]
+
 # host[:port]/repository[:tag][@digest]: the host has a dot, a port, or is localhost,
 # which no ordinary file name has in front of its first slash.
 _REFERENCE = re.compile(
@@ -21,12 +23,14 @@ _REFERENCE = re.compile(
 )
 
 
-def resolve_source(source: str | Path | Sequence[str | Path]) -> ImageConfig:
+def resolve_source(source: Source) -> ImageConfig:
     """The image that source names; a list of more than one is layer files, lowest first.
 
     Raises MissingError for a path that is not there, UnavailableError for a registry
     reference, UsageError for a mixture.
     """
+    if isinstance(source, ImageConfig):
+        return source
     paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(item) for item in source]
     if not paths:
         raise UsageError("no image is named: give a configuration or layer files, lowest first")

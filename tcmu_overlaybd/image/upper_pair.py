@@ -54,8 +54,9 @@ def is_sealed(data: Path, header: lsmt.Block) -> bool:
         trailer = lsmt.parse_layer_trailer(_read(data, size - lsmt.BLOCK_SIZE), size, str(data))
     except OverlayBDError:
         return False
-    same = (trailer.uuid, trailer.parent_uuid) == (header.uuid, header.parent_uuid)
-    return same and trailer.is_sparse == header.is_sparse
+    same = (trailer.uuid, trailer.is_sparse) == (header.uuid, header.is_sparse)
+    gap = size - lsmt.BLOCK_SIZE - trailer.index_offset - trailer.index_bytes
+    return same and gap < lsmt.SECTOR_SIZE
 
 
 def store_virtual_size(pair: UpperPair, size: int) -> None:
@@ -74,7 +75,7 @@ def _check_sparse_length(data: Path, header: lsmt.Block) -> None:
     """Its length is the disk's: a shorter file has lost the end of the disk."""
     length = data.stat().st_size - lsmt.BLOCK_SIZE
     if length < header.virtual_size:
-        raise CorruptError(f"{data}: holds {length} bytes of a disk of {header.virtual_size}: it is cut short")
+        raise CorruptError(f"{data}: {length} bytes of a disk of {header.virtual_size}: it is cut short")
 
 
 def _read(path: Path, offset: int) -> bytes:

@@ -1,0 +1,59 @@
+"""``image commit``: the top of an image as a new, dense, sealed layer (spec/lsmt.md section 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tcmu_overlaybd.config.image_config import ImageConfig, Lower
+from tcmu_overlaybd.errors import UsageError
+from tcmu_overlaybd.image.layer_file import read_layer_file
+from tcmu_overlaybd.image.layer_writer import LayerOptions, Progress, WrittenLayer, no_progress, write_layer
+from tcmu_overlaybd.image.lowers import lower_path, lowers_size, open_lowers
+from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.image.source import Source, resolve_source
+from tcmu_overlaybd.image.upper_pair import read_upper_pair
+
+
+def commit_image(
+    source: Source,
+    output: Path,
+    options: LayerOptions,
+    *,
+    holder: str = "tcmu-overlaybd image commit",
+    progress: Progress = no_progress,
+) -> WrittenLayer:
+    """Writes the upper that source names, or its sealed top layer, as the layer output.
+
+    The source stays as it is.  Raises UsageError when there is nothing to commit, BusyError
+    when another process holds the upper, and what write_layer raises.
+    """
+    config = resolve_source(source)
+    top, parent, size = _top_of(config)
+    with open_image(top, size=size, name=str(output), holder=holder) as opened:
+        return write_layer(opened.image, output, options, parent, progress)
+
+
+def _top_of(config: ImageConfig) -> tuple[ImageConfig, str, int]:
+    """What is to be committed, as an image of its own; its parent's UUID; the size of its disk."""
+    if config.writable is not None:
+        pair = read_upper_pair(Path(config.writable.data), Path(config.writable.index))
+        size = pair.virtual_size or _size_below(config)
+        return ImageConfig(upper=config.upper), pair.parent_uuid, size
+    if not config.layers:
+        raise UsageError("there is nothing to commit: the image has no layers")
+    path = lower_path(config.layers[-1], config)
+    file = read_layer_file(path)
+    if len(config.layers) > 1 and file.kind == "committed":
+        raise UsageError(
+            f"there is nothing to commit: the image has no upper, and {path} is committed already;"
+            " image merge makes one layer of all"
+        )
+    return ImageConfig(lowers=(Lower(file=str(path)),)), file.header.parent_uuid, file.header.virtual_size
+
+
+def _size_below(config: ImageConfig) -> int:
+    """The size of the lowers' disk, which an upper made with 0 has too."""
+    layers = open_lowers(config)
+    for layer in layers:
+        layer.close()
+    return lowers_size(layers)
