@@ -197,6 +197,21 @@ TEST(a_range_outside_the_disk_is_refused)
     disk_close(&disk);
 }
 
+/* The core and the image would find it too, or loop: the front does not let it in. */
+TEST(a_range_that_wraps_round_stops_at_the_front)
+{
+    struct disk disk = disk_open();
+    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
+    peer_ask(&peer, NBD_READ, 0, 1, UINT64_MAX - 511, 512);
+    CHECK(peer_error(&peer, 1, "READ of 512 bytes at 18446744073709551104 of a disk of 67108864") == NBD_EINVAL);
+    peer_ask(&peer, NBD_BLOCK_STATUS, 0, 2, UINT64_MAX - 511, 1024);
+    CHECK(peer_error(&peer, 2, "BLOCK_STATUS of 1024 bytes at 18446744073709551104") == NBD_EINVAL);
+    peer_ask(&peer, NBD_BLOCK_STATUS, 0, 3, DISK_SIZE - 512, 1024);
+    CHECK(peer_error(&peer, 3, "BLOCK_STATUS of 1024 bytes") == NBD_EINVAL);
+    peer_goodbye(&peer);
+    disk_close(&disk);
+}
+
 TEST(a_length_of_zero_or_over_the_bound_is_refused)
 {
     struct disk disk = disk_open();
@@ -528,9 +543,10 @@ TEST_MAIN(T(what_one_connection_writes_another_reads), T(a_payload_that_comes_in
           T(write_zeroes_may_be_longer_than_a_payload), T(flush_is_answered),
           T(disconnect_answers_what_is_in_flight_first), T(a_read_of_half_sectors_is_widened),
           T(a_write_of_half_sectors_is_refused_and_its_payload_skipped), T(a_range_outside_the_disk_is_refused),
-          T(a_length_of_zero_or_over_the_bound_is_refused), T(a_disk_that_is_exported_read_only_is_not_written),
-          T(a_structured_read_is_one_chunk_of_data_or_a_hole), T(block_status_tells_data_zeros_and_holes),
-          T(block_status_of_more_extents_than_fit_is_cut_not_wrong), T(block_status_that_was_not_negotiated_is_refused),
+          T(a_range_that_wraps_round_stops_at_the_front), T(a_length_of_zero_or_over_the_bound_is_refused),
+          T(a_disk_that_is_exported_read_only_is_not_written), T(a_structured_read_is_one_chunk_of_data_or_a_hole),
+          T(block_status_tells_data_zeros_and_holes), T(block_status_of_more_extents_than_fit_is_cut_not_wrong),
+          T(block_status_that_was_not_negotiated_is_refused),
           T(unknown_commands_and_flags_are_refused_and_the_connection_goes_on),
           T(a_wrong_magic_ends_the_connection_only), T(a_client_that_goes_in_the_middle_of_a_request_changes_nothing),
           T(a_client_that_half_closes_still_gets_its_answers),
