@@ -4,21 +4,17 @@
  */
 #include "front/control.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 void control_queue_init(struct control_queue *queue)
 {
     *queue = (struct control_queue){.nr_pending = 0};
     list_init(&queue->pending);
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&queue->arrived, &attributes);
-    pthread_condattr_destroy(&attributes);
+    condition_init(&queue->arrived);
 }
 
 void control_queue_destroy(struct control_queue *queue)
@@ -75,24 +71,20 @@ static void describe(const struct control_entry *entry, struct obd_control *cont
 
 enum obd_status control_next(struct control_queue *queue, uint64_t deadline_ns, struct obd_control *control)
 {
-    struct timespec deadline = clock_timespec(deadline_ns);
-    enum obd_status status = OBD_OK;
+    struct control_entry *entry;
+    bool is_in_time = true;
     pthread_mutex_lock(&queue->lock);
-    struct control_entry *entry = first_not_given(queue);
-    while (entry == NULL && !queue->is_closed && status == OBD_OK) {
-        if (pthread_cond_timedwait(&queue->arrived, &queue->lock, &deadline) == ETIMEDOUT)
-            status = OBD_E_TIMEOUT;
-        entry = first_not_given(queue);
-    }
-    if (queue->is_closed) {
-        status = OBD_E_CLOSED;
-    } else if (entry != NULL) {
-        status = OBD_OK;
+    while ((entry = first_not_given(queue)) == NULL && !queue->is_closed && is_in_time)
+        is_in_time = condition_wait(&queue->arrived, &queue->lock, deadline_ns);
+    bool is_closed = queue->is_closed;
+    if (!is_closed && entry != NULL) {
         entry->is_given = true;
         describe(entry, control);
     }
     pthread_mutex_unlock(&queue->lock);
-    return status;
+    if (is_closed)
+        return OBD_E_CLOSED;
+    return entry != NULL ? OBD_OK : OBD_E_TIMEOUT;
 }
 
 struct control_entry *control_take(struct control_queue *queue, uint64_t ring_id, uint64_t token)

@@ -60,12 +60,11 @@ void ring_thread_finish(struct ring_thread *thread, struct list *link)
  * deadline: it lies on our stack, and no work blocks. */
 static void wait_for_call(struct ring_thread *thread, struct ring_call *call, uint64_t deadline_ns)
 {
-    struct timespec deadline = clock_timespec(deadline_ns);
-    while (call->state == CALL_QUEUED)
-        if (pthread_cond_timedwait(&thread->call_done, &thread->lock, &deadline) == ETIMEDOUT)
-            break;
+    bool is_in_time = true;
+    while (call->state == CALL_QUEUED && is_in_time)
+        is_in_time = condition_wait(&thread->call_done, &thread->lock, deadline_ns);
     while (call->state == CALL_RUNNING)
-        pthread_cond_wait(&thread->call_done, &thread->lock);
+        condition_wait(&thread->call_done, &thread->lock, NEVER_NS);
     if (call->state == CALL_QUEUED)
         list_remove(&call->link);
 }
@@ -255,11 +254,7 @@ static void init_thread(struct ring_thread *thread, struct control_queue *contro
     list_init(&thread->finished);
     list_init(&thread->calls);
     pthread_mutex_init(&thread->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&thread->call_done, &attributes);
-    pthread_condattr_destroy(&attributes);
+    condition_init(&thread->call_done);
 }
 
 static void destroy_thread(struct ring_thread *thread)

@@ -110,7 +110,7 @@ static void add_range(struct decoder *decoder, struct extent extent)
 static uint32_t add_transfer(struct decoder *decoder, bool uses_data)
 {
     struct extent extent = cdb_extent(decoder->cdb);
-    if (has_protection(decoder->cdb) || extent.length > OBD_MAX_TRANSFER_SECTORS)
+    if (has_protection(decoder->cdb) || (uses_data && extent.length > OBD_MAX_TRANSFER_SECTORS))
         return SENSE_INVALID_CDB_FIELD;
     if (!extent_is_inside(decoder, extent))
         return SENSE_LBA_OUT_OF_RANGE;
