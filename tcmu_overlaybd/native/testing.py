@@ -1,6 +1,20 @@
-"""Hooks of the test build: which one is loaded, and file operations that fail on purpose."""
+"""Hooks of the test build: which one is loaded, and what can be made to go wrong from outside.
+
+A command that a test starts as a process calls ``arm_from_environment`` first:
+
+* ``OBD_TEST_FILE_FAULT="suffix:operation:n:errno[:sticky]"`` gives ``file_fault`` one rule
+* ``TCMU_OVERLAYBD_TEST_HOLD_GIL=seconds``: at SIGUSR1 a thread holds the interpreter
+  lock that long, asleep
+
+In a release build neither does anything.  OBD_TEST_KILL_AT is read by C (csrc/base/hook.h).
+"""
 
 from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
 
 from tcmu_overlaybd.native._binding import check, lib
 
@@ -15,3 +29,22 @@ def file_fault(suffix: str, operation: str, n: int, error: int, *, sticky: bool 
     operation is "write", "sync", "reserve", "read" or "truncate"; n = 0 removes all rules.
     """
     check(lib.obd_test_file_fault(suffix.encode(), operation.encode(), n, error, sticky))
+
+
+def arm_from_environment() -> None:
+    """Does what a test asked for when it started this process; on the main thread."""
+    if not is_test_build():
+        return
+    if rule := os.environ.get("OBD_TEST_FILE_FAULT"):
+        suffix, operation, n, error, *sticky = rule.split(":")
+        file_fault(suffix, operation, int(n), int(error), sticky=bool(sticky))
+    if seconds := os.environ.get("TCMU_OVERLAYBD_TEST_HOLD_GIL"):
+        microseconds = int(float(seconds) * 1e6)
+        signal.signal(
+            signal.SIGUSR1, lambda *_: threading.Thread(target=hold_gil, args=[microseconds]).start()
+        )
+
+
+def hold_gil(microseconds: int) -> None:
+    """Sleeps without letting any other Python thread run: ``PyDLL`` keeps the lock."""
+    ctypes.PyDLL(None).usleep(microseconds)
