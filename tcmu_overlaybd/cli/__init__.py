@@ -39,6 +39,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "layer": Entry("tcmu_overlaybd.cli.layer", "layer", "Create a writable layer, look into a layer file."),
     "image": Entry("tcmu_overlaybd.cli.image", "image", "Export, import, commit, merge, verify images."),
+    "nbd": Entry("tcmu_overlaybd.cli.nbd", "nbd", "Serve an image as NBD from this process."),
 }
 
 

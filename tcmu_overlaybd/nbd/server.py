@@ -4,9 +4,9 @@ One thread accepts; each connection has its own (connection.py).  A client that
 lingers, lies or floods costs one of a bounded number of connections and nothing
 else.
 
-``stop`` ends everything inside a deadline: no new connection, handshakes are cut
-off, requests in flight are answered.  Flushing and closing the device is for the
-one who opened it.
+It is stopped in two steps, so that the owner of the device can cancel what is
+parked in between: ``begin_stop`` (no new connection, handshakes are cut off) and
+``finish_stop`` (requests in flight are answered, inside a deadline).
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from tcmu_overlaybd.errors import BusyError, TimeoutExpiredError, UsageError
@@ -30,7 +28,6 @@ from tcmu_overlaybd.nbd.handshake import Export
 MAX_CONNECTIONS = 64
 MAX_PATH = 107  # bytes; sun_path has 108 with its NUL
 BACKLOG = 64
-STOP_SECONDS = 30
 PAUSE_SECONDS = 0.1  # when the process is out of file descriptors
 
 log = logging.getLogger("tcmu_overlaybd.nbd")
@@ -42,7 +39,7 @@ def uri(path: Path, name: str = "") -> str:
 
 
 class Server:
-    """Serves one device as one export. A context manager: leaving it stops it."""
+    """Serves one device as one export."""
 
     def __init__(self, path: Path, device: Device, export: Export) -> None:
         """Listens from now on; raises BusyError, UsageError or OSError when it cannot."""
@@ -58,9 +55,8 @@ class Server:
         self._acceptor = threading.Thread(target=self._accept, name="nbd-accept", daemon=True)
         self._acceptor.start()
 
-    def stop(self, timeout: float) -> None:
-        """Ends all connections; raises TimeoutExpiredError when one has not ended after timeout seconds."""
-        deadline = time.monotonic() + timeout
+    def begin_stop(self) -> None:
+        """No new connection; those that are end when what is in flight is answered.  Does not wait."""
         with self._lock:
             self._is_stopping = True
             connections = set(self._connections)
@@ -68,15 +64,22 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         for connection in connections:
             connection.stop()
-        for thread in (self._acceptor, *connections):
+
+    def wait_stopped(self, timeout: float) -> bool:
+        """Whether all connections have ended, at most timeout seconds from now."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            threads = [self._acceptor, *self._connections]
+        for thread in threads:
             thread.join(max(0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def finish_stop(self, timeout: float) -> None:
+        """Takes the socket away; raises TimeoutExpiredError when a connection goes on for timeout s."""
         self._listener.close()
         self._remove_socket()
-        left = sum(connection.is_alive() for connection in connections)
-        if left:
-            raise TimeoutExpiredError(
-                f"{self.path}: {left} NBD connections have not ended after {timeout:g} s"
-            )
+        if not self.wait_stopped(timeout):
+            raise TimeoutExpiredError(f"{self.path}: its connections have not ended after {timeout:g} s")
 
     def _remove_socket(self) -> None:
         """Unless somebody else's lies there by now."""
@@ -111,14 +114,6 @@ class Server:
     def _forget(self, connection: ConnectionThread) -> None:
         with self._lock:
             self._connections.discard(connection)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop(STOP_SECONDS)
 
 
 def listen(path: Path) -> socket.socket:

@@ -1,0 +1,112 @@
+"""``tcmu-overlaybd nbd``: an image as an NBD server, from this process.
+
+No daemon, no root, no kernel module.  It ends, flushed, at Ctrl-C, SIGTERM or
+SIGHUP, or when the command of ``--run`` ends, whose exit code is then its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+
+from tcmu_overlaybd.cli.options import PROGRAM, verbosity
+from tcmu_overlaybd.cli.stop_signals import StopSignals
+from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.native import testing
+from tcmu_overlaybd.nbd.service import serve_image
+
+DEFAULT_TIMEOUT_SECONDS = 20.0
+COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
+
+
+@click.command()
+@click.argument("source", nargs=-1, required=True)
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    help="Listen here instead of a private folder.",
+)
+@click.option("--writable", is_flag=True, help="Let clients write, into the upper.")
+@click.option(
+    "--upper", "upper_dir", type=click.Path(path_type=Path), help="Folder of the upper; made if absent."
+)
+@click.option("--size", type=click.IntRange(min=512), help="Size of the disk in bytes, for a new upper.")
+@click.option("--drop-unflushed", is_flag=True, help="Give up a journal that does not belong to the upper.")
+@click.option("--run", "command", help="Run this shell command, with $uri set, and end with it.")
+@click.option(
+    "--timeout", default=DEFAULT_TIMEOUT_SECONDS, help="Seconds that a read waits for missing data."
+)
+@verbosity
+def nbd(
+    *,
+    source: tuple[str, ...],
+    socket_path: Path | None,
+    writable: bool,
+    upper_dir: Path | None,
+    size: int | None,
+    drop_unflushed: bool,
+    command: str | None,
+    timeout: float,
+) -> int:
+    """Serve SOURCE as NBD on a unix socket; print its URI when ready.
+
+    SOURCE is an image configuration, a folder of one, or layer files, lowest first.
+    """
+    testing.arm_from_environment()
+    opened = open_image(
+        source,
+        writable=writable,
+        upper_dir=upper_dir,
+        size=size,
+        drop_unflushed=drop_unflushed,
+        holder=f"{PROGRAM} nbd, pid {os.getpid()}",
+    )
+    with (
+        closing(opened),
+        StopSignals() as signals,
+        socket_at(socket_path) as path,
+        serve_image(opened.image, opened.name, path, io_timeout_ms=int(timeout * 1000)) as server,
+    ):
+        if command is not None:
+            return run_command(command, server.uri, signals)
+        click.echo(server.uri)
+        signals.wait()
+    return 0
+
+
+@contextmanager
+def socket_at(path: Path | None) -> Iterator[Path]:
+    """The path asked for, or one in a folder of our own that goes away with us."""
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{PROGRAM}-") as folder:
+        yield Path(folder) / "nbd.sock"
+
+
+def run_command(command: str, uri: str, signals: StopSignals) -> int:
+    """Runs command with $uri set; a signal to us ends it too.  Returns its exit code."""
+    process = subprocess.Popen(["/bin/sh", "-c", command], env={**os.environ, "uri": uri})
+    pid_fd = os.pidfd_open(process.pid)
+    try:
+        if signals.wait(pid_fd):
+            end_process(process)
+        code = process.wait()
+    finally:
+        os.close(pid_fd)
+    return code if code >= 0 else 128 - code
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(COMMAND_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
