@@ -2,13 +2,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#define _GNU_SOURCE /* pthread_cond_clockwait */
 #include "image/image.h"
-
-#include <errno.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "source/demand_wait.h"
 
 /* ---- waiting for journal room ---- */
@@ -32,11 +30,10 @@ static void wake(struct upper_waiter *waiter)
 /* False when deadline_ns came first. */
 static bool sleep_until_awake(struct room_wait *wait, uint64_t deadline_ns)
 {
-    struct timespec deadline = clock_timespec(deadline_ns);
-    int error = 0;
+    bool is_in_time = true;
     pthread_mutex_lock(&wait->lock);
-    while (!wait->is_awake && error != ETIMEDOUT)
-        error = pthread_cond_clockwait(&wait->changed, &wait->lock, CLOCK_MONOTONIC, &deadline);
+    while (!wait->is_awake && is_in_time)
+        is_in_time = condition_wait(&wait->changed, &wait->lock, deadline_ns);
     bool is_awake = wait->is_awake;
     pthread_mutex_unlock(&wait->lock);
     return is_awake;
@@ -47,7 +44,7 @@ static enum obd_status wait_for_room(struct image *image, uint64_t deadline_ns)
 {
     struct room_wait wait = {.waiter.wake = wake};
     pthread_mutex_init(&wait.lock, NULL);
-    pthread_cond_init(&wait.changed, NULL);
+    condition_init(&wait.changed);
     enum obd_status status = OBD_OK;
     if (upper_wait(image_upper(image), &wait.waiter) && !sleep_until_awake(&wait, deadline_ns)) {
         if (!upper_cancel_wait(image_upper(image), &wait.waiter))

@@ -15,6 +15,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/hook.h"
+#include "base/thread.h"
 #include "image/upper_sealed.h"
 #include "image/upper_state.h"
 
@@ -40,15 +41,6 @@ static enum obd_status check_params(const struct obd_upper_params *params)
     return OBD_OK;
 }
 
-static void init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 /* "serve" and a process id, cut so that the id is always whole. */
 static void describe_holder(struct upper *upper, const char *holder)
 {
@@ -67,8 +59,8 @@ static struct upper *upper_new(const struct obd_upper_params *params)
     pthread_mutex_init(&upper->flush_lock, NULL);
     pthread_mutex_init(&upper->reserve_lock, NULL);
     pthread_mutex_init(&upper->map_lock, NULL);
-    init_condition(&upper->flush_done);
-    init_condition(&upper->flusher_wake);
+    condition_init(&upper->flush_done);
+    condition_init(&upper->flusher_wake);
     list_init(&upper->waiters);
     upper->virtual_size = params->virtual_size;
     upper->nr_slots = params->journal_slots == 0 ? DEFAULT_SLOTS : params->journal_slots;

@@ -104,7 +104,7 @@ static enum obd_status append_span(struct upper *upper, struct flush_span *span,
         enum obd_status status = index_appender_add(&appender, record);
         if (status != OBD_OK)
             return status;
-        span->nr_entries += record_nr_segments(record->length);
+        span->nr_entries += record_nr_segments(record->kind, record->length);
         span->data_bytes += record->kind == JOURNAL_DATA ? record->length : 0;
     }
     enum obd_status status = index_appender_finish(&appender);
@@ -235,7 +235,7 @@ static enum obd_status flush_up_to(struct upper *upper, uint64_t sequence)
         if (is_settled(upper, sequence, &status))
             return status;
         if (upper->is_flushing)
-            pthread_cond_wait(&upper->flush_done, &upper->flush_lock);
+            condition_wait(&upper->flush_done, &upper->flush_lock, NEVER_NS); /* its runner wakes us */
         else
             run_and_keep_result(upper);
     }
@@ -279,23 +279,12 @@ static uint64_t due_ns(const struct upper *upper)
     return upper->dirty_since_ns + upper->flush_interval_ns;
 }
 
-/* Under map_lock, which is given up while it sleeps; woken at close. */
-static void sleep_until(struct upper *upper, uint64_t ns)
-{
-    if (ns == NEVER_NS) {
-        pthread_cond_wait(&upper->flusher_wake, &upper->map_lock);
-        return;
-    }
-    struct timespec when = clock_timespec(ns);
-    pthread_cond_timedwait(&upper->flusher_wake, &upper->map_lock, &when);
-}
-
 /* Under map_lock: a flush has failed; tries again later, not at once. */
 static void pause_after_failure(struct upper *upper)
 {
     uint64_t until = clock_now_ns() + RETRY_NS;
     while (!upper->is_closing && clock_now_ns() < until)
-        sleep_until(upper, until);
+        condition_wait(&upper->flusher_wake, &upper->map_lock, until);
 }
 
 /* Under map_lock, which is given up while it flushes. */
@@ -320,7 +309,7 @@ static void *run_flusher(void *argument)
         if (due <= clock_now_ns())
             flush_in_background(upper);
         else
-            sleep_until(upper, due);
+            condition_wait(&upper->flusher_wake, &upper->map_lock, due); /* woken at close */
     }
     pthread_mutex_unlock(&upper->map_lock);
     return NULL;

@@ -13,13 +13,20 @@
 /* Entries read at once. */
 #define LOAD_BATCH 4096u
 
+/* Longest segment that a record is cut into: as the reference cuts, so that the
+ * same writes become the same index and the same commit. */
+static uint64_t max_segment(enum journal_kind kind)
+{
+    return kind == JOURNAL_DATA ? 8192 : SEGMENT_MAX_LENGTH;
+}
+
 struct record_walk record_walk_begin(const struct journal_record *record, uint32_t tag)
 {
     return (struct record_walk){
         .offset = record->offset >> SECTOR_SHIFT,
         .left = record->length >> SECTOR_SHIFT,
         .place = record->place >> SECTOR_SHIFT,
-        .is_discard = record->kind == JOURNAL_DISCARD,
+        .kind = record->kind,
         .tag = (uint8_t)tag,
     };
 }
@@ -28,25 +35,25 @@ bool record_walk_next(struct record_walk *walk, struct segment *out)
 {
     if (walk->left == 0)
         return false;
-    uint64_t length = min_u64(walk->left, SEGMENT_MAX_LENGTH);
+    uint64_t length = min_u64(walk->left, max_segment(walk->kind));
     *out = (struct segment){
         .offset = walk->offset,
         .length = length,
         .moffset = walk->place,
-        .zeroed = walk->is_discard,
+        .zeroed = walk->kind == JOURNAL_DISCARD,
         .tag = walk->tag,
     };
     walk->offset += length;
     walk->left -= length;
-    if (!walk->is_discard)
+    if (walk->kind == JOURNAL_DATA)
         walk->place += length;
     return true;
 }
 
-uint64_t record_nr_segments(uint64_t length)
+uint64_t record_nr_segments(enum journal_kind kind, uint64_t length)
 {
-    uint64_t sectors = length >> SECTOR_SHIFT;
-    return sectors / SEGMENT_MAX_LENGTH + (sectors % SEGMENT_MAX_LENGTH != 0);
+    uint64_t sectors = length >> SECTOR_SHIFT, longest = max_segment(kind);
+    return sectors / longest + (sectors % longest != 0);
 }
 
 /* ---- loading ---- */

@@ -135,7 +135,7 @@ static enum obd_status check_records(struct upper *upper, const struct journal_c
 /* Puts the record into the map. */
 static enum obd_status apply_record(struct upper *upper, const struct journal_record *record)
 {
-    enum obd_status status = segment_map_reserve(upper->map, record_nr_segments(record->length));
+    enum obd_status status = segment_map_reserve(upper->map, record_nr_segments(record->kind, record->length));
     if (status != OBD_OK)
         return status;
     struct record_walk walk = record_walk_begin(record, upper->tag);

@@ -79,19 +79,19 @@ struct upper {
 
 /* ---- upper_index.c ---- */
 
-/* A journal record taken apart into segments of at most SEGMENT_MAX_LENGTH. */
+/* A journal record taken apart into segments. */
 struct record_walk {
     uint64_t offset; /* sectors, as are the next two */
     uint64_t left;
     uint64_t place;
-    bool is_discard;
+    enum journal_kind kind;
     uint8_t tag;
 };
 
 struct record_walk record_walk_begin(const struct journal_record *record, uint32_t tag);
 bool record_walk_next(struct record_walk *walk, struct segment *out);
-/* How many segments length bytes become. */
-uint64_t record_nr_segments(uint64_t length);
+/* How many segments a record of length bytes becomes. */
+uint64_t record_nr_segments(enum journal_kind kind, uint64_t length);
 
 /* Reads the index file's entries below length into a new map.  *end is the end of
  * the last whole entry.  may_have_zero_tail: after a power cut what was not

@@ -190,7 +190,7 @@ enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint
         return upper_refuse(upper);
     if (length == 0)
         return OBD_OK;
-    struct reservation r = {.nr_segments = record_nr_segments(length), .log_bytes = length};
+    struct reservation r = {.nr_segments = record_nr_segments(JOURNAL_DATA, length), .log_bytes = length};
     enum obd_status status = reserve(upper, &r);
     if (status != OBD_OK)
         return status;
@@ -213,7 +213,7 @@ enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t off
         return upper_refuse(upper);
     if (length == 0)
         return OBD_OK;
-    struct reservation r = {.nr_segments = record_nr_segments(length)};
+    struct reservation r = {.nr_segments = record_nr_segments(JOURNAL_DISCARD, length)};
     enum obd_status status = reserve(upper, &r);
     if (status != OBD_OK)
         return status;

@@ -2,12 +2,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#define _GNU_SOURCE /* pthread_cond_clockwait */
 #include "source/demand_wait.h"
 
-#include <errno.h>
-
 #include "base/clock.h"
+#include "base/thread.h"
 
 static void wake(struct demand *demand)
 {
@@ -22,7 +20,7 @@ void demand_wait_init(struct demand_wait *wait)
 {
     demand_init(&wait->demand, wake);
     pthread_mutex_init(&wait->lock, NULL);
-    pthread_cond_init(&wait->changed, NULL);
+    condition_init(&wait->changed);
     wait->is_ready = false;
 }
 
@@ -36,11 +34,10 @@ void demand_wait_destroy(struct demand_wait *wait)
 /* False when deadline_ns came first. */
 static bool sleep_until_ready(struct demand_wait *wait, uint64_t deadline_ns)
 {
-    struct timespec deadline = clock_timespec(deadline_ns);
-    int error = 0;
+    bool is_in_time = true;
     pthread_mutex_lock(&wait->lock);
-    while (!wait->is_ready && error != ETIMEDOUT)
-        error = pthread_cond_clockwait(&wait->changed, &wait->lock, CLOCK_MONOTONIC, &deadline);
+    while (!wait->is_ready && is_in_time)
+        is_in_time = condition_wait(&wait->changed, &wait->lock, deadline_ns);
     bool is_ready = wait->is_ready;
     pthread_mutex_unlock(&wait->lock);
     return is_ready;
