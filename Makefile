@@ -54,7 +54,7 @@ $(STAMPS)/venv: $(STAMPS)/apt pyproject.toml
 
 # Rebuilt when any C source, header, or the build description changes.
 $(STAMPS)/ext: $(STAMPS)/venv setup.py tcmu_overlaybd/native/build.py $(shell find csrc -name '*.[ch]')
-	OBD_WERROR=1 $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	OBD_WERROR=1 PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
 	@touch $@
 
 clean:
