@@ -49,6 +49,7 @@ void command_pause(struct command *command, uint64_t resume_ns)
 {
     command->resume_ns = resume_ns;
     command->nr_pauses++;
+    command->device->nr_parks++;
     enter_state(command, COMMAND_PAUSED);
     list_append(&command->device->paused, &command->link);
 }

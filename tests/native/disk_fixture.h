@@ -221,6 +221,16 @@ static inline struct obd_device_stats stats_of(struct disk *disk)
     return stats;
 }
 
+/* The same when nothing is in flight any more: a command is counted out a moment
+ * after its done was called. */
+static inline struct obd_device_stats idle_stats_of(struct disk *disk)
+{
+    const struct timespec pause = {.tv_nsec = 100000};
+    while (stats_of(disk).nr_in_flight > 0)
+        nanosleep(&pause, NULL);
+    return stats_of(disk);
+}
+
 static inline void sleep_ms(unsigned ms)
 {
     const struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
