@@ -76,7 +76,7 @@ class Block:
     version: int = 1
     sub_version: int = 1
     size: int = HEADER_SIZE_FIELD
-    has_garbage: bool = False  # reserved bytes or padding are not zero
+    has_garbage: bool = False  # the padding is not zero
 
     @property
     def is_header(self) -> bool:
@@ -111,7 +111,7 @@ def parse(block: bytes, name: str) -> Block:
     """
     if len(block) < BLOCK_SIZE:
         raise CorruptError(f"{name} is {len(block)} bytes long, {BLOCK_SIZE} are needed")
-    magic, size, flags, index_offset, index_size, virtual_size, uuid, parent, reserved, version, sub, tag = (
+    magic, size, flags, index_offset, index_size, virtual_size, uuid, parent, _, version, sub, tag = (
         _LAYOUT.unpack_from(block)
     )
     if magic != MAGIC:
@@ -127,7 +127,7 @@ def parse(block: bytes, name: str) -> Block:
         version=version,
         sub_version=sub,
         size=size,
-        has_garbage=any(reserved) or block.count(0, _LAYOUT.size, BLOCK_SIZE) != BLOCK_SIZE - _LAYOUT.size,
+        has_garbage=block.count(0, _LAYOUT.size, BLOCK_SIZE) != BLOCK_SIZE - _LAYOUT.size,
     )
 
 

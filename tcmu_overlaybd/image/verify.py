@@ -1,0 +1,255 @@
+"""``image verify``: every checksum and rule of every layer, and what nothing vouches for.
+
+Opening a layer checks what reading needs; here the rest is looked at too: every block
+is decoded, what is written twice is compared, and what all writers do alike is expected.
+A *problem* means that bytes are not what was written; a *note* is something that a
+reader should know, such as data without any checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tcmu_overlaybd.config.image_config import ImageConfig, Lower
+from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError
+from tcmu_overlaybd.formats import lsmt, tar, zfile
+from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_file, open_layer_source
+from tcmu_overlaybd.image.layer_writer import Progress, no_progress
+from tcmu_overlaybd.image.lowers import lower_path
+from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.image.source import Source, resolve_source
+from tcmu_overlaybd.native.image import Segment
+from tcmu_overlaybd.native.source import crc32c
+
+BLOCKS_PER_STEP = 4096
+READ_SIZE = 4 << 20
+ENTRIES_PER_PAGE = 256
+PADDING = ((1 << 50) - 1).to_bytes(8, "little") + bytes(8)
+
+
+@dataclass
+class LayerReport:
+    """What was found in one layer."""
+
+    path: str
+    checksums: int = 0  # that were looked at
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_image(source: Source, *, progress: Progress = no_progress) -> list[LayerReport]:
+    """Reports on every layer of source, lowest first, the upper last.
+
+    Raises MissingError when a layer is not there, UnavailableError when it cannot be read here.
+    """
+    config = resolve_source(source)
+    if not config.layers and config.writable is None:
+        raise FormatError("the configuration names neither layers nor an upper")
+    paths = [lower_path(lower, config) for lower in config.layers]
+    reports = []
+    for number, (lower, path) in enumerate(zip(config.layers, paths, strict=True)):
+        reports.append(verify_layer(path, lower))
+        progress(number + 1, len(paths))
+    if config.writable is not None:
+        reports.append(_verify_upper(config))
+    return reports
+
+
+def verify_layer(path: Path, expected: Lower | None = None) -> LayerReport:
+    """Checks one layer file; expected gives the blob's digest and size where they are known."""
+    report = LayerReport(str(path))
+    expected = expected or Lower()
+    try:
+        _verify_structure(path, report)
+    except CorruptError as error:
+        report.problems.append(str(error))
+    _verify_digest(path, expected, report)
+    return report
+
+
+def _verify_structure(path: Path, report: LayerReport) -> None:
+    opened = open_layer_source(path)
+    try:
+        _note_tar(opened, report)
+        report.problems += [f"{path}: {text}" for text in _zfile_problems(opened, report)]
+        report.problems += [f"{path}: {text}" for text in _lsmt_problems(opened, report)]
+    finally:
+        opened.close()
+
+
+def _verify_digest(path: Path, expected: Lower, report: LayerReport) -> None:
+    """Compares the whole file with what the configuration says of the blob."""
+    size = path.stat().st_size
+    if expected.size and expected.size != size:
+        report.problems.append(f"{path}: {size} bytes long, the configuration says {expected.size}")
+    if not expected.digest:
+        return
+    with path.open("rb") as file:
+        found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    report.checksums += 1
+    if found != expected.digest:
+        report.problems.append(f"{path}: its digest is {found}, the configuration says {expected.digest}")
+    else:
+        report.notes = [note for note in report.notes if not note.startswith(UNVOUCHED)]
+
+
+# What nothing vouches for; a digest in the configuration that matches makes it untrue.
+UNVOUCHED = "nothing vouches for "
+
+
+# ---- tar -----------------------------------------------------------------------
+
+
+def _note_tar(opened: OpenSource, report: LayerReport) -> None:
+    containers = opened.file.containers
+    if containers.wrapper is None:
+        return
+    report.checksums += 2 if containers.wrapper.form == "pax" else 1
+    end = containers.wrapper.offset + containers.wrapper.size
+    tail = containers.size - end
+    if tail < tar.END_SIZE:
+        report.notes.append(f"the tar wrapper ends {tail} bytes after its payload, without its end mark")
+    if tail and not _is_zero(opened.file.path, end, tail):
+        report.notes.append(f"the {tail} bytes after the payload of the tar wrapper are not all zero")
+
+
+def _is_zero(path: Path, offset: int, length: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length > 0 and (piece := file.read(min(length, READ_SIZE))):
+            if piece.count(0) != len(piece):
+                return False
+            length -= len(piece)
+    return True
+
+
+# ---- ZFile ---------------------------------------------------------------------
+
+
+def _zfile_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
+    index = opened.file.containers.zfile_index
+    if index is None:
+        return
+    if index.has_digest:
+        report.checksums += 2
+    else:
+        report.notes.append(f"{UNVOUCHED}the ZFile's header and jump table: they are without checksums")
+    if index.is_overwritten:
+        yield from _compare_zfile_trailer(opened, index)
+    for first in range(0, index.nr_blocks, BLOCKS_PER_STEP):
+        nr = min(BLOCKS_PER_STEP, index.nr_blocks - first)
+        try:
+            opened.source.verify_zfile(first, nr, OPEN_TIMEOUT_MS)
+        except CorruptError as error:
+            yield str(error).removeprefix(f"{opened.file.path}: ")
+    if index.has_block_crc:
+        report.checksums += index.nr_blocks
+    else:
+        report.notes.append(f"{UNVOUCHED}{index.nr_blocks} blocks: they have no checksums, but decompress")
+
+
+def _compare_zfile_trailer(opened: OpenSource, header: zfile.Block) -> Iterator[str]:
+    """Readers need no trailer when the header says all; writers leave one that says the same."""
+    containers = opened.file.containers
+    end = containers.payload_offset + containers.payload_size
+    with opened.file.path.open("rb") as file:
+        file.seek(end - zfile.BLOCK_SIZE)
+        raw = file.read(zfile.BLOCK_SIZE)
+    try:
+        trailer = zfile.parse_trailer(raw, str(opened.file.path), crc32c)
+    except CorruptError as error:
+        yield str(error).removeprefix(f"{opened.file.path}: ")
+        return
+    for name in ("index_offset", "nr_blocks", "original_size", "index_crc", "block_size", "codec"):
+        first, second = getattr(header, name), getattr(trailer, name)
+        if first != second:
+            yield f"ZFile trailer at byte {end - zfile.BLOCK_SIZE}: {name} is {second}, in the header {first}"
+
+
+# ---- LSMT ----------------------------------------------------------------------
+
+
+def _lsmt_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
+    file = opened.file
+    yield from _compare_lsmt_blocks(file.header, file.trailer, file.lsmt_size - lsmt.BLOCK_SIZE)
+    _, layer = open_layer_file(file.path)
+    with layer:
+        segments = list(layer.segments())
+    gap = file.lsmt_size - lsmt.BLOCK_SIZE - file.trailer.index_offset - file.trailer.index_bytes
+    if gap >= lsmt.SECTOR_SIZE:
+        yield f"LSMT index: it ends {gap} bytes before the trailer, where nothing should be"
+    if file.header.is_sealed:
+        yield from _dense_problems(segments, file.trailer.index_offset)
+        yield from _padding_problems(opened, len(segments))
+    beyond = sum(s.offset + s.length > file.trailer.virtual_size // lsmt.SECTOR_SIZE for s in segments)
+    if beyond:
+        report.notes.append(f"{beyond} segments end behind the disk's {file.trailer.virtual_size} bytes")
+    if file.containers.zfile_index is None:
+        data = sum(s.length for s in segments if not s.is_zero) * lsmt.SECTOR_SIZE
+        report.notes.append(f"{UNVOUCHED}{data} bytes of data and their index: plain LSMT has no checksums")
+
+
+def _compare_lsmt_blocks(header: lsmt.Block, trailer: lsmt.Block, trailer_offset: int) -> Iterator[str]:
+    """What is written into both, and what every writer writes alike."""
+    names = ["virtual_size", "uuid", "parent_uuid", "version", "sub_version"]
+    if header.is_sealed:  # sealing in place drops the message
+        names.append("user_tag")
+    for name in names:
+        first, second = getattr(header, name), getattr(trailer, name)
+        if first != second:
+            yield f"LSMT trailer at byte {trailer_offset}: {name} is {second!r}, in the header {first!r}"
+    if header.flags not in lsmt.HEADER_FLAGS:
+        yield f"LSMT header at byte 0: flags are {header.flags:#x}, which no writer writes"
+    if trailer.flags not in lsmt.TRAILER_FLAGS:
+        yield f"LSMT trailer at byte {trailer_offset}: flags are {trailer.flags:#x}, which no writer writes"
+    if header.index_offset or header.index_size:
+        yield f"LSMT header at byte 0: it has an index at {header.index_offset}, only trailers have one"
+    for block, place in ((header, "header at byte 0"), (trailer, f"trailer at byte {trailer_offset}")):
+        if block.size != lsmt.HEADER_SIZE_FIELD:
+            yield f"LSMT {place}: size is {block.size}, not {lsmt.HEADER_SIZE_FIELD}"
+        if block.has_garbage:
+            yield f"LSMT {place}: bytes that every writer leaves zero are not"
+
+
+def _dense_problems(segments: list[Segment], index_offset: int) -> Iterator[str]:
+    """Committing copies segments one behind the other: each begins where the last one ended."""
+    expected = lsmt.BLOCK_SIZE // lsmt.SECTOR_SIZE
+    for number, segment in enumerate(segments):
+        if segment.moffset != expected:
+            place = segment.moffset * lsmt.SECTOR_SIZE
+            yield f"LSMT index: segment {number} lies at {place}, not at {expected * lsmt.SECTOR_SIZE}"
+            return
+        expected += 0 if segment.is_zero else segment.length
+    if expected * lsmt.SECTOR_SIZE != index_offset:
+        yield f"LSMT index: data ends at {expected * lsmt.SECTOR_SIZE}, the index begins at {index_offset}"
+
+
+def _padding_problems(opened: OpenSource, nr_segments: int) -> Iterator[str]:
+    """A committed index is filled up to whole pages with one pattern."""
+    trailer = opened.file.trailer
+    if trailer.index_size % ENTRIES_PER_PAGE:
+        yield f"LSMT trailer: {trailer.index_size} index entries, not a multiple of {ENTRIES_PER_PAGE}"
+    padding = trailer.index_size - nr_segments
+    offset = trailer.index_offset + nr_segments * lsmt.ENTRY_SIZE
+    raw = opened.source.read(padding * lsmt.ENTRY_SIZE, offset, OPEN_TIMEOUT_MS) if padding else b""
+    if raw != PADDING * padding:
+        yield f"LSMT index: the {padding} entries at byte {offset} are not the padding they should be"
+
+
+# ---- the upper -------------------------------------------------------------------
+
+
+def _verify_upper(config: ImageConfig) -> LayerReport:
+    assert config.writable is not None  # noqa: S101  asked by the caller
+    report = LayerReport(config.writable.data)
+    try:
+        with open_image(config, holder="tcmu-overlaybd image verify"):
+            report.notes.append(f"{UNVOUCHED}the upper's data and index: they are without checksums")
+    except BusyError as error:
+        report.notes.append(f"not looked at: {error}")
+    except CorruptError as error:
+        report.problems.append(str(error))
+    return report
