@@ -4,6 +4,7 @@
  */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "source/source.h"
@@ -32,19 +33,20 @@ static void file_source_destroy(struct source *source)
 static const struct source_ops file_source_ops = {
     .kind = "file", .read = file_source_read, .destroy = file_source_destroy};
 
-enum obd_status source_open_file(const char *path, struct source **out)
+static enum obd_status check_type(struct file *file)
 {
-    struct file *file;
-    uint64_t size;
-    enum obd_status status = file_open(path, O_RDONLY, 0, &file);
-    if (status != OBD_OK)
-        return status;
-    status = file_size(file, &size);
-    struct file_source *self = status == OBD_OK ? malloc(sizeof *self) : NULL;
-    if (status == OBD_OK && self == NULL)
-        status = status_set(OBD_E_NO_MEMORY, "no memory to open %s", path);
-    if (status == OBD_OK)
-        status = source_init(&self->source, &file_source_ops, size, path);
+    struct stat st;
+    if (fstat(file_fd(file), &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
+        return OBD_OK;
+    return status_set(OBD_E_INVALID, "%s is neither a regular file nor a block device", file_path(file));
+}
+
+/* Takes file, also when this fails. */
+static enum obd_status make_source(struct file *file, uint64_t size, struct source **out)
+{
+    struct file_source *self = malloc(sizeof *self);
+    enum obd_status status = self != NULL ? source_init(&self->source, &file_source_ops, size, file_path(file))
+                                          : status_set(OBD_E_NO_MEMORY, "no memory to open %s", file_path(file));
     if (status != OBD_OK) {
         free(self);
         file_close(file);
@@ -53,4 +55,21 @@ enum obd_status source_open_file(const char *path, struct source **out)
     self->file = file;
     *out = &self->source;
     return OBD_OK;
+}
+
+enum obd_status source_open_file(const char *path, struct source **out)
+{
+    struct file *file;
+    uint64_t size;
+    enum obd_status status = file_open(path, O_RDONLY | O_NONBLOCK, 0, &file); /* a FIFO would wait for a writer */
+    if (status != OBD_OK)
+        return status;
+    status = check_type(file);
+    if (status == OBD_OK)
+        status = file_size(file, &size);
+    if (status != OBD_OK) {
+        file_close(file);
+        return status;
+    }
+    return make_source(file, size, out);
 }

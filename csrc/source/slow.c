@@ -19,11 +19,11 @@
 
 #define _GNU_SOURCE /* pthread_cond_clockwait */
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "source/source.h"
 
 enum chunk_state { CHUNK_ABSENT, CHUNK_ASKED, CHUNK_PRESENT };
@@ -163,16 +163,6 @@ static void *clock_main(void *argument)
     return NULL;
 }
 
-static int start_clock(struct slow *slow)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&slow->thread, NULL, clock_main, slow);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error;
-}
-
 /* ---- what a source does --------------------------------------------------------- */
 
 static uint32_t chunk_length(const struct slow *slow, uint64_t number)
@@ -306,11 +296,11 @@ enum obd_status source_open_slow(struct source *below, uint32_t chunk_size, uint
         free_slow(slow);
         return status;
     }
-    int error = start_clock(slow);
-    if (error != 0) {
+    status = thread_start("obd-slow", clock_main, slow, &slow->thread);
+    if (status != OBD_OK) {
         free(slow->source.name);
         free_slow(slow);
-        return status_set_errno(error, "cannot start a thread for a slow source");
+        return status;
     }
     *out = &slow->source;
     return OBD_OK;

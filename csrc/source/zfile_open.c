@@ -2,7 +2,7 @@
  *
  * Python has parsed the header or trailer; here its numbers are checked against
  * each other and against the size of the file, before anything is allocated by
- * them: the table of a hostile file is never larger than the file.
+ * them, and the jump table piece by piece.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,6 +14,9 @@
 #include "source/zfile.h"
 
 #define MAX_BLOCKS UINT64_C(1000000000) /* spec/zfile.md section 6 */
+
+/* Stored lengths read and checked at once: 1 MiB. */
+#define PIECE_BLOCKS (UINT64_C(1) << 18)
 
 uint32_t zfile_max_stored(const struct codec *codec, uint32_t block_size)
 {
@@ -57,18 +60,20 @@ static enum obd_status check_counts(const struct source *below, const struct obd
     return OBD_OK;
 }
 
-static enum obd_status read_lengths(struct zfile *zfile, const struct obd_zfile_params *params, uint64_t deadline_ns)
+/* Reads and builds the next piece of the table; *crc goes along. */
+static enum obd_status load_piece(struct zfile *zfile, const struct obd_zfile_params *params,
+                                  const struct jump_table_rules *rules, uint32_t *crc, uint64_t deadline_ns)
 {
-    size_t length = params->nr_blocks * sizeof(uint32_t);
-    enum obd_status status =
-        source_read_wait(zfile->below, zfile->table.offsets, length, params->index_offset, deadline_ns);
-    if (status != OBD_OK || !params->has_index_crc)
+    struct jump_table *table = &zfile->table;
+    uint64_t nr = min_u64(PIECE_BLOCKS, table->nr_blocks - table->nr_built);
+    uint32_t *lengths = table->offsets + table->nr_built;
+    enum obd_status status = source_read_wait(zfile->below, lengths, nr * sizeof *lengths,
+                                              params->index_offset + table->nr_built * sizeof *lengths, deadline_ns);
+    if (status != OBD_OK)
         return status;
-    uint32_t crc = crc32c_raw(zfile->table.offsets, length, 0);
-    if (crc == params->index_crc)
-        return OBD_OK;
-    return status_set(OBD_E_CORRUPT, "%s: jump table: checksum is %08x, not %08x", zfile->below->name, crc,
-                      params->index_crc);
+    *crc = crc32c_raw(lengths, nr * sizeof *lengths, *crc);
+    status = jump_table_build(table, nr, rules);
+    return status == OBD_OK ? OBD_OK : status_prefix(status, "%s", zfile->below->name);
 }
 
 static enum obd_status load_table(struct zfile *zfile, const struct obd_zfile_params *params, uint64_t deadline_ns)
@@ -79,13 +84,14 @@ static enum obd_status load_table(struct zfile *zfile, const struct obd_zfile_pa
         .min_stored = zfile->checksum_size + 1,
         .max_stored = zfile_max_stored(zfile->codec, zfile->block_size),
     };
-    enum obd_status status = jump_table_new(&zfile->table, params->nr_blocks);
-    if (status == OBD_OK)
-        status = read_lengths(zfile, params, deadline_ns);
-    if (status != OBD_OK)
-        return status;
-    status = jump_table_build(&zfile->table, &rules);
-    return status == OBD_OK ? OBD_OK : status_prefix(status, "%s", zfile->below->name);
+    uint32_t crc = 0;
+    enum obd_status status = jump_table_new(&zfile->table, params->nr_blocks, &rules);
+    while (status == OBD_OK && zfile->table.nr_built < params->nr_blocks)
+        status = load_piece(zfile, params, &rules, &crc, deadline_ns);
+    if (status == OBD_OK && params->has_index_crc && crc != params->index_crc)
+        status = status_set(OBD_E_CORRUPT, "%s: jump table: checksum is %08x, not %08x", zfile->below->name, crc,
+                            params->index_crc);
+    return status;
 }
 
 static struct zfile *new_zfile(struct source *below, const struct obd_zfile_params *params)
