@@ -1,6 +1,73 @@
-"""Every test runs on the test build of the extension, unless the environment says otherwise."""
+"""What tests of several folders share: the reference vectors, the program, its exit code."""
+
+from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
-# Before anything imports tcmu_overlaybd.native, which decides by this once.
+import pytest
+
+# Every test runs on the test build of the extension, unless the environment says otherwise;
+# set before anything imports tcmu_overlaybd.native, which decides by this once.
 os.environ.setdefault("TCMU_OVERLAYBD_TEST_BUILD", "1")
+
+VECTORS = Path(__file__).parent / "golden" / "vectors"
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the reference vectors, with the sparse ones as files with holes.
+
+    Not to be changed by a test: that takes ``private_vectors``.
+    """
+    folder = tmp_path_factory.mktemp("vectors") / "vectors"
+    return copy_vectors(folder)
+
+
+@pytest.fixture
+def private_vectors(tmp_path: Path) -> Path:
+    """A copy of the vectors of the test's own."""
+    return copy_vectors(tmp_path / "vectors")
+
+
+def copy_vectors(folder: Path) -> Path:
+    shutil.copytree(VECTORS, folder)
+    subprocess.run(["tar", "-xSf", folder / "vectors-sparse.tar", "-C", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def program() -> Program:
+    """Runs ``tcmu-overlaybd`` with the arguments, as a process; gives what it printed and its code."""
+
+    def run(
+        *arguments: object, env: dict[str, str] | None = None, **more: object
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tcmu_overlaybd", *map(str, arguments)]
+        environment = {**os.environ, **(env or {})}
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, env=environment, **more
+        )
+
+    return run
+
+
+@pytest.fixture
+def fails(program: Program) -> Callable[..., str]:
+    """Runs the program, which must fail with code and one sentence; gives the sentence."""
+
+    def run(code: int, *arguments: object, **more: object) -> str:
+        done = program(*arguments, **more)
+        assert done.returncode == code, f"exit {done.returncode}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("tcmu-overlaybd: ")]
+        assert len(lines) == 1, f"not one sentence but: {done.stderr}"
+        return lines[0].removeprefix("tcmu-overlaybd: ")
+
+    return run
