@@ -252,7 +252,7 @@ struct core;
 struct device;
 
 struct obd_core_params {
-    uint32_t nr_workers;        /* 0: one per processor, at least 2 */
+    uint32_t nr_workers;        /* 0: four per processor, at least 8, at most 64 */
     uint64_t park_budget_bytes; /* of all devices together; 0: 256 MiB */
 };
 
@@ -282,13 +282,14 @@ struct obd_device_stats {
     uint64_t nr_parked;
     uint64_t parked_bytes; /* admitted to the budget */
     uint64_t oldest_ms;    /* age of the oldest command in flight */
-    uint64_t nr_parks;     /* times a command was parked */
+    uint64_t nr_parks;     /* times a command was parked, or paused for another try */
 };
 
 int obd_core_open(const struct obd_core_params *params, struct core **out);
 void obd_core_close(struct core *core);
 int obd_device_open(struct core *core, struct image *image, const struct obd_device_params *params,
                     struct device **out);
+/* What is parked, waits or is queued, and every later command, ends with status. */
 void obd_device_fail_parked(struct device *device, int status);
 /* OBD_E_TIMEOUT leaves it open; anything else closes it. */
 int obd_device_close(struct device *device, uint32_t timeout_ms);
@@ -308,8 +309,9 @@ struct obd_mem_params {
 };
 
 int obd_mem_submit(struct device *device, const struct obd_mem_params *params, struct mem_command **out);
-/* The command's status, and frees it; OBD_E_TIMEOUT keeps it. */
-int obd_mem_wait(struct mem_command *command, uint32_t timeout_ms);
+/* The command's status; it is freed, and *command is NULL.  OBD_E_TIMEOUT with
+ * *command left as it was: it goes on. */
+int obd_mem_wait(struct mem_command **command, uint32_t timeout_ms);
 /* Submit and wait, with no allocation: the shortest way through the core. */
 int obd_mem_run(struct device *device, const struct obd_mem_params *params);
 /* Benchmark loop in C: nr reads of length bytes at offsets[i], on nr_threads

@@ -53,7 +53,7 @@ int obd_mem_submit(struct device *device, const struct obd_mem_params *params, s
     return status == OBD_OK ? mem_submit(device, params, out) : status;
 }
 
-int obd_mem_wait(struct mem_command *command, uint32_t timeout_ms)
+int obd_mem_wait(struct mem_command **command, uint32_t timeout_ms)
 {
     return mem_wait(command, clock_deadline_ns(timeout_ms));
 }

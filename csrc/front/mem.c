@@ -102,14 +102,16 @@ static bool wait_done(struct mem_command *mem, uint64_t deadline_ns)
     return is_done;
 }
 
-enum obd_status mem_wait(struct mem_command *mem, uint64_t deadline_ns)
+enum obd_status mem_wait(struct mem_command **command, uint64_t deadline_ns)
 {
+    struct mem_command *mem = *command;
     if (!wait_done(mem, deadline_ns))
         return status_set(OBD_E_TIMEOUT, "device %s: the command is not done yet", device_name(mem->command.device));
     enum obd_status status = take_result(mem);
     pthread_cond_destroy(&mem->finished);
     pthread_mutex_destroy(&mem->lock);
     free(mem);
+    *command = NULL;
     return status;
 }
 

@@ -16,8 +16,9 @@ struct mem_command;
  * has been waited for. */
 enum obd_status mem_submit(struct device *device, const struct obd_mem_params *params, struct mem_command **out);
 
-/* The command's status, with its sentence, and frees it; OBD_E_TIMEOUT keeps it. */
-enum obd_status mem_wait(struct mem_command *command, uint64_t deadline_ns);
+/* The command's status, with its sentence; it is freed, and *command is NULL.
+ * OBD_E_TIMEOUT with *command left as it was: it goes on. */
+enum obd_status mem_wait(struct mem_command **command, uint64_t deadline_ns);
 
 /* Submits, on this thread when it can, and waits as long as the device's own time
  * limit allows. */

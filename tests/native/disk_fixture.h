@@ -211,7 +211,9 @@ static inline struct mem_command *submit(struct disk *disk, enum obd_command_kin
 /* Waits long enough that only a hanging command is not done by then. */
 static inline enum obd_status finish(struct mem_command *command)
 {
-    return mem_wait(command, clock_deadline_ns(60000));
+    enum obd_status status = mem_wait(&command, clock_deadline_ns(60000));
+    CHECK(command == NULL);
+    return status;
 }
 
 static inline struct obd_device_stats stats_of(struct disk *disk)

@@ -207,7 +207,7 @@ TEST(test_close_refuses_while_a_command_is_parked_and_leaves_it)
     struct mem_command *command = submit(&disk, OBD_COMMAND_READ, 0, 8, sectors);
     wait_until_parked(&disk, 1);
     CHECK_FAILS(device_close(disk.device, clock_deadline_ns(30)), OBD_E_TIMEOUT, "1 commands are still in flight");
-    CHECK(mem_wait(command, clock_deadline_ns(1)) == OBD_E_TIMEOUT);
+    CHECK(mem_wait(&command, clock_deadline_ns(1)) == OBD_E_TIMEOUT && command != NULL);
     device_fail_parked(disk.device, OBD_E_UNREACHABLE);
     CHECK(finish(command) == OBD_E_UNREACHABLE);
     disk_drop(&disk);
