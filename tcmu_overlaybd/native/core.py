@@ -1,0 +1,115 @@
+"""The command core and its devices: images in service (csrc/command)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Self
+
+from tcmu_overlaybd.native._binding import check, ffi, lib, status_name
+from tcmu_overlaybd.native.handle import Handle, opened
+from tcmu_overlaybd.native.image import Image
+
+CLOSE_TIMEOUT_MS = 30_000
+
+CANCELLED: int = lib.OBD_E_CANCELLED
+
+
+class CommandKind(IntEnum):
+    READ = lib.OBD_COMMAND_READ
+    WRITE = lib.OBD_COMMAND_WRITE
+    DISCARD = lib.OBD_COMMAND_DISCARD
+    FLUSH = lib.OBD_COMMAND_FLUSH
+    VERIFY = lib.OBD_COMMAND_VERIFY
+
+
+class OnTimeout(IntEnum):
+    """What becomes of a command at its deadline."""
+
+    ERROR = lib.OBD_ON_TIMEOUT_ERROR
+    RETRY = lib.OBD_ON_TIMEOUT_RETRY  # its sources are asked again
+    FREEZE = lib.OBD_ON_TIMEOUT_FREEZE  # it has none
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """See struct obd_device_stats; commands and bytes that are done, by kind in lower case."""
+
+    commands: dict[str, int]
+    bytes: dict[str, int]
+    errors: dict[str, int]  # by the word for the status; only those that happened
+    in_flight: int
+    parked: int
+    parked_bytes: int
+    oldest_ms: int
+    parks: int
+
+
+class Core(Handle):
+    """Workers and deadlines for all devices of the process.  Its devices are closed first."""
+
+    def __init__(self, pointer: Any) -> None:
+        super().__init__(pointer, lib.obd_core_close)
+
+    @classmethod
+    def open(cls, *, nr_workers: int = 0, park_budget_bytes: int = 0) -> Self:
+        """0 is the default: four workers per processor but at least 8, and 256 MiB."""
+        params = ffi.new("struct obd_core_params *")
+        params.nr_workers, params.park_budget_bytes = nr_workers, park_budget_bytes
+        return cls(opened(lib.obd_core_open, "struct core", params))
+
+
+class Device(Handle):
+    """An image that takes commands.  Fronts stop before it is closed."""
+
+    def __init__(self, pointer: Any) -> None:
+        super().__init__(pointer, lambda handle: lib.obd_device_close(handle, CLOSE_TIMEOUT_MS))
+
+    @classmethod
+    def open(
+        cls,
+        core: Core,
+        image: Image,
+        *,
+        name: str,
+        io_timeout_ms: int = 0,
+        on_timeout: OnTimeout = OnTimeout.ERROR,
+        park_budget_bytes: int = 0,
+    ) -> Self:
+        """Keeps image open by itself.  0 is the default: 20 s, and 32 MiB."""
+        text = ffi.new("char[]", name.encode())
+        params = ffi.new("struct obd_device_params *")
+        params.name, params.io_timeout_ms, params.on_timeout = text, io_timeout_ms, on_timeout
+        params.park_budget_bytes = park_budget_bytes
+        return cls(opened(lib.obd_device_open, "struct device", core.handle, image.handle, params))
+
+    def fail_parked(self, status: int = CANCELLED) -> None:
+        """Whatever waits, and every later command, ends with status; what runs goes on."""
+        lib.obd_device_fail_parked(self.handle, status)
+
+    def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS) -> None:
+        """Waits for the commands in flight, flushes the upper, and gives the image back.
+
+        Raises TimeoutExpiredError when commands are still in flight: the device is then
+        open as before.  Whatever else is raised, it is closed.  Closing twice is fine.
+        """
+        if self._pointer is None:
+            return
+        status = lib.obd_device_close(self._pointer, timeout_ms)
+        if status != lib.OBD_E_TIMEOUT:
+            self._pointer = None
+        check(status)
+
+    def stats(self) -> DeviceStats:
+        out = ffi.new("struct obd_device_stats *")
+        lib.obd_device_stats(self.handle, out)
+        return DeviceStats(
+            commands={kind.name.lower(): out.nr_commands[kind] for kind in CommandKind},
+            bytes={kind.name.lower(): out.nr_bytes[kind] for kind in CommandKind},
+            errors={status_name(i): nr for i, nr in enumerate(out.nr_errors) if nr},
+            in_flight=out.nr_in_flight,
+            parked=out.nr_parked,
+            parked_bytes=out.parked_bytes,
+            oldest_ms=out.oldest_ms,
+            parks=out.nr_parks,
+        )
