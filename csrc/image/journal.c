@@ -47,7 +47,17 @@ static enum obd_status make_file(struct journal *journal, const char *path)
     return status == OBD_OK ? file_sync_data(journal->file) : status;
 }
 
-/* Makes the file beside its place, then moves it there in one step. */
+/* The finished file to its place, in one step; opened again, so that messages
+ * name it by that. */
+static enum obd_status move_file(struct journal *journal, const char *new_path, const char *path)
+{
+    if (rename(new_path, path) != 0)
+        return status_set_errno(errno, "cannot rename %s to %s", new_path, path);
+    file_close(journal->file);
+    journal->file = NULL;
+    return file_open(path, O_RDWR, 0, &journal->file);
+}
+
 static enum obd_status make_file_at(struct journal *journal, const char *path)
 {
     size_t size = strlen(path) + sizeof ".new";
@@ -57,8 +67,8 @@ static enum obd_status make_file_at(struct journal *journal, const char *path)
     snprintf(new_path, size, "%s.new", path);
     enum obd_status status = make_file(journal, new_path);
     HOOK("journal.made");
-    if (status == OBD_OK && rename(new_path, path) != 0)
-        status = status_set_errno(errno, "cannot rename %s to %s", new_path, path);
+    if (status == OBD_OK)
+        status = move_file(journal, new_path, path);
     if (status != OBD_OK)
         remove(new_path);
     free(new_path);
