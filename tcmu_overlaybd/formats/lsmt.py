@@ -28,7 +28,7 @@ writable layer keeps the header of its writable days (flags 0x3 or 0x13).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tcmu_overlaybd.errors import CorruptError, FormatError, LimitError
 from tcmu_overlaybd.formats import uuid_text
@@ -77,6 +77,7 @@ class Block:
     sub_version: int = 1
     size: int = HEADER_SIZE_FIELD
     has_garbage: bool = False  # the padding is not zero
+    raw_ids: bytes = field(default=b"", compare=False, repr=False)  # both UUID fields as they were
 
     @property
     def is_header(self) -> bool:
@@ -127,6 +128,7 @@ def parse(block: bytes, name: str) -> Block:
         version=version,
         sub_version=sub,
         size=size,
+        raw_ids=uuid + parent,
         has_garbage=block.count(0, _LAYOUT.size, BLOCK_SIZE) != BLOCK_SIZE - _LAYOUT.size,
     )
 

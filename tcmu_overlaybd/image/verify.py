@@ -137,8 +137,7 @@ def _zfile_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
         report.checksums += 2
     else:
         report.notes.append(f"{UNVOUCHED}the ZFile's header and jump table: they are without checksums")
-    if index.is_overwritten:
-        yield from _compare_zfile_trailer(opened, index)
+    yield from _compare_zfile_blocks(opened)
     for first in range(0, index.nr_blocks, BLOCKS_PER_STEP):
         nr = min(BLOCKS_PER_STEP, index.nr_blocks - first)
         try:
@@ -151,22 +150,31 @@ def _zfile_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
         report.notes.append(f"{UNVOUCHED}{index.nr_blocks} blocks: they have no checksums, but decompress")
 
 
-def _compare_zfile_trailer(opened: OpenSource, header: zfile.Block) -> Iterator[str]:
-    """Readers need no trailer when the header says all; writers leave one that says the same."""
+def _compare_zfile_blocks(opened: OpenSource) -> Iterator[str]:
+    """Header and trailer come from one writer.  The header need not be the whole truth, the
+    trailer is always written, even when no reader needs it."""
     containers = opened.file.containers
-    end = containers.payload_offset + containers.payload_size
-    with opened.file.path.open("rb") as file:
-        file.seek(end - zfile.BLOCK_SIZE)
-        raw = file.read(zfile.BLOCK_SIZE)
+    header = containers.zfile_header
+    assert header is not None  # noqa: S101  the caller found a ZFile
+    at = containers.payload_offset + containers.payload_size - zfile.BLOCK_SIZE
     try:
-        trailer = zfile.parse_trailer(raw, str(opened.file.path), crc32c)
+        trailer = zfile.parse_trailer(_read_at(opened.file.path, at), str(opened.file.path), crc32c)
     except CorruptError as error:
         yield str(error).removeprefix(f"{opened.file.path}: ")
         return
-    for name in ("index_offset", "nr_blocks", "original_size", "index_crc", "block_size", "codec"):
+    names = ["has_digest", "block_size", "codec", "has_block_crc"]
+    if header.is_overwritten:
+        names += ["index_offset", "nr_blocks", "original_size", "index_crc"]
+    for name in names:
         first, second = getattr(header, name), getattr(trailer, name)
         if first != second:
-            yield f"ZFile trailer at byte {end - zfile.BLOCK_SIZE}: {name} is {second}, in the header {first}"
+            yield f"ZFile trailer at byte {at}: {name} is {second}, in the header {first}"
+
+
+def _read_at(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(zfile.BLOCK_SIZE)
 
 
 # ---- LSMT ----------------------------------------------------------------------
@@ -201,6 +209,8 @@ def _compare_lsmt_blocks(header: lsmt.Block, trailer: lsmt.Block, trailer_offset
         first, second = getattr(header, name), getattr(trailer, name)
         if first != second:
             yield f"LSMT trailer at byte {trailer_offset}: {name} is {second!r}, in the header {first!r}"
+    if header.raw_ids != trailer.raw_ids and _ids(header) == _ids(trailer):
+        yield f"LSMT trailer at byte {trailer_offset}: a UUID there or in the header is damaged"
     if header.flags not in lsmt.HEADER_FLAGS:
         yield f"LSMT header at byte 0: flags are {header.flags:#x}, which no writer writes"
     if trailer.flags not in lsmt.TRAILER_FLAGS:
@@ -212,6 +222,10 @@ def _compare_lsmt_blocks(header: lsmt.Block, trailer: lsmt.Block, trailer_offset
             yield f"LSMT {place}: size is {block.size}, not {lsmt.HEADER_SIZE_FIELD}"
         if block.has_garbage:
             yield f"LSMT {place}: bytes that every writer leaves zero are not"
+
+
+def _ids(block: lsmt.Block) -> tuple[str, str]:
+    return block.uuid, block.parent_uuid
 
 
 def _dense_problems(segments: list[Segment], index_offset: int) -> Iterator[str]:
