@@ -17,7 +17,7 @@ int obd_hub_fd(const struct hub *hub)
     return hub_fd(hub);
 }
 
-int obd_hub_ready(struct hub *hub)
+void obd_hub_ready(struct hub *hub)
 {
-    return hub_ready(hub);
+    hub_ready(hub);
 }

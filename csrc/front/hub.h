@@ -52,7 +52,7 @@ struct obd_hub_params {
 int obd_hub_open(const struct obd_hub_params *params, struct hub **out);
 /* Readable when obd_hub_ready has something to do. */
 int obd_hub_fd(const struct hub *hub);
-int obd_hub_ready(struct hub *hub);
+void obd_hub_ready(struct hub *hub);
 
 /* cffi: end */
 
@@ -60,6 +60,6 @@ int obd_hub_ready(struct hub *hub);
 
 enum obd_status hub_open(const struct obd_hub_params *params, struct hub **out);
 int hub_fd(const struct hub *hub);
-enum obd_status hub_ready(struct hub *hub);
+void hub_ready(struct hub *hub);
 
 #endif

@@ -114,6 +114,20 @@ static void refuse(struct ring *ring, const struct mailbox_entry *entry)
         ring_break(ring);
 }
 
+/* May the command run on this thread?  Small ones: handing one over costs more than
+ * a warm read of its bytes.  Of large ones only the last of the turn: those before
+ * it are with the workers by then, and nothing more urgent is left to do here. */
+static bool may_run_inline(struct ring *ring, uint64_t length, bool is_last)
+{
+    struct ring_thread *thread = ring->thread;
+    if (is_last && thread->is_last_ring)
+        return true;
+    if (length > thread->inline_left)
+        return false;
+    thread->inline_left -= length;
+    return true;
+}
+
 static void accept_entry(struct ring *ring, const struct mailbox_entry *entry, bool is_last)
 {
     struct ring_command *command;
@@ -125,12 +139,10 @@ static void accept_entry(struct ring *ring, const struct mailbox_entry *entry, b
         ring_break(ring);
     } else {
         ring->nr_in_flight++;
-        ring_command_start(command, is_last);
+        ring_command_start(command, may_run_inline(ring, command->data_length, is_last));
     }
 }
 
-/* The last command found is the one that may run on this thread: those before it
- * are with the workers by then, and nothing more urgent is left to do here. */
 static void take_entries(struct ring *ring, uint32_t head)
 {
     struct mailbox_entry entry;

@@ -47,8 +47,7 @@ enum obd_status ring_command_new(struct ring *ring, const struct mailbox_entry *
             list_append(&ring->free, &command->link);
         return status_set(OBD_E_NO_MEMORY, "ring %s: no memory for %u buffers", ring->name, entry->nr_iov);
     }
-    uint64_t length;
-    if (!mailbox_copy_iov(&ring->mailbox, entry, command->iov, &length)) {
+    if (!mailbox_copy_iov(&ring->mailbox, entry, command->iov, &command->data_length)) {
         list_append(&ring->free, &command->link);
         return OBD_E_CORRUPT;
     }

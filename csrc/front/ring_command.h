@@ -29,6 +29,7 @@ struct ring_command {
     struct iovec *iov; /* nr_iov pieces of the kernel's data area */
     uint32_t nr_iov;
     uint32_t iov_room;
+    uint64_t data_length; /* of the buffers together */
     uint64_t deadline_ns; /* while waiting for a device */
     struct control_entry control;
     struct scsi_request request;

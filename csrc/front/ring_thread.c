@@ -20,6 +20,9 @@
 #define MAX_EVENTS 16
 /* Deadlines are seconds long; looking at them twice a second is exact enough. */
 #define LOOK_INTERVAL_NS (500 * NS_PER_MS)
+/* Bytes of small commands that a turn reads by itself: some 100 microseconds, so
+ * that other rings of the thread are not kept waiting. */
+#define INLINE_BYTES (128u << 10)
 
 /* On the stack of the thread that waits for it. */
 struct ring_call {
@@ -213,12 +216,14 @@ static void take_turn(struct ring_thread *thread)
 {
     struct epoll_event events[MAX_EVENTS];
     int nr = wait_for_events(thread, events);
+    thread->inline_left = INLINE_BYTES;
     for (int i = 0; i < nr; i++) {
         struct ring *ring = events[i].data.ptr;
         if (ring == NULL) {
             quiet_eventfd(thread);
             continue;
         }
+        thread->is_last_ring = i == nr - 1;
         ring_walk(ring);
         answer_finished(thread);
     }

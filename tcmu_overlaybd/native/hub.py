@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tcmu_overlaybd.errors import OverlayBDError
-from tcmu_overlaybd.native._binding import check, ffi, lib
+from tcmu_overlaybd.native._binding import ffi, lib
 from tcmu_overlaybd.native.handle import opened
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Hub:
 
     def ready(self) -> None:
         """Handles the kernel's messages that have come, by calling the listener."""
-        check(lib.obd_hub_ready(self._hub))
+        lib.obd_hub_ready(self._hub)
 
     def _added(self, device: HubDevice) -> None:
         self._listener.added(device)
