@@ -1,0 +1,41 @@
+"""What tests of the NBD front share: programs that must be there, vectors, a model."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nbd.disks import DISK_SIZE, VECTORS
+
+
+@pytest.fixture
+def program() -> Any:
+    """``program("fio")`` is its path; the test is skipped where it is not installed."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the vectors with the sparse files unpacked, holes and all."""
+    folder = tmp_path_factory.mktemp("golden") / "vectors"
+    shutil.copytree(VECTORS, folder)
+    subprocess.run(["tar", "-xSf", folder / "vectors-sparse.tar", "-C", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def upper_of(tmp_path: Path) -> list[str]:
+    """Arguments for a writable disk of DISK_SIZE bytes over an empty layer, in tmp_path/upper."""
+    empty = VECTORS / "empty.config.v1.json"
+    return [str(empty), "--writable", "--upper", str(tmp_path / "upper"), "--size", str(DISK_SIZE)]
