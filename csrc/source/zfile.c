@@ -118,8 +118,8 @@ static enum obd_status read_span(const struct walk *walk, uint64_t first, uint64
     return source_read(walk->zfile->below, walk->context, &cursor, length, begin);
 }
 
-/* A block failed: has it fetched again, as often as that is allowed.  The span
- * holds nothing else afterwards. */
+/* A block failed: has it fetched again, as often as that is allowed.  It goes to
+ * the front of the span; blocks not delivered yet lie at least its length behind. */
 static enum obd_status decode_again(const struct walk *walk, uint64_t block, void *to)
 {
     struct zfile *zfile = walk->zfile;
@@ -139,7 +139,7 @@ static enum obd_status decode_again(const struct walk *walk, uint64_t block, voi
 /* ---- walking ------------------------------------------------------------------ */
 
 /* The part of block that is wanted goes to the cursor, through to. */
-static enum obd_status deliver(struct walk *walk, uint64_t block, const uint8_t *stored, bool *is_span_lost)
+static enum obd_status deliver(struct walk *walk, uint64_t block, const uint8_t *stored)
 {
     const struct zfile *zfile = walk->zfile;
     uint64_t begin = block << zfile->block_shift, end = block_end(zfile, block);
@@ -150,10 +150,8 @@ static enum obd_status deliver(struct walk *walk, uint64_t block, const uint8_t 
         to = walk->scratch->block;
 
     enum obd_status status = decode(zfile, block, stored, to);
-    if (status == OBD_E_CORRUPT) {
-        *is_span_lost = true;
+    if (status == OBD_E_CORRUPT)
         status = decode_again(walk, block, to);
-    }
     if (status != OBD_OK)
         return status;
     if (is_direct)
@@ -175,16 +173,13 @@ static uint64_t last_of_span(const struct walk *walk, uint64_t first)
     return last;
 }
 
-/* Delivers [first, last); ends early when a block had to be read again, which
- * overwrites the span. */
 static enum obd_status deliver_span(struct walk *walk, uint64_t first, uint64_t last)
 {
     const struct jump_table *table = &walk->zfile->table;
     uint64_t begin = jump_table_offset(table, first);
-    bool is_span_lost = false;
     enum obd_status status = OBD_OK;
-    for (uint64_t block = first; block < last && status == OBD_OK && !is_span_lost; block++)
-        status = deliver(walk, block, walk->scratch->span + (jump_table_offset(table, block) - begin), &is_span_lost);
+    for (uint64_t block = first; block < last && status == OBD_OK; block++)
+        status = deliver(walk, block, walk->scratch->span + (jump_table_offset(table, block) - begin));
     return status;
 }
 

@@ -14,8 +14,10 @@
 struct fake {
     struct source source; /* first */
     struct miss *open[FAKE_CHUNKS];
+    bool was_requested[FAKE_CHUNKS];
     int nr_requests, nr_pins, nr_cancels;
     bool answers_at_once;
+    bool cancels_while_asked; /* the first request cancels the demand it belongs to */
     bool is_destroyed;
 };
 
@@ -29,7 +31,12 @@ static inline enum obd_status fake_read(struct source *source, const struct read
 static inline void fake_request(struct source *source, struct miss *miss)
 {
     struct fake *fake = (struct fake *)source;
-    fake->nr_requests++;
+    fake->was_requested[miss->chunk] = true;
+    if (fake->nr_requests++ == 0 && fake->cancels_while_asked) {
+        CHECK(demand_hold(miss->demand));
+        status_set(OBD_E_CANCELLED, "cancelled by the first request");
+        demand_cancel(miss->demand, OBD_E_CANCELLED);
+    }
     if (fake->answers_at_once) {
         fake->nr_pins++;
         demand_arrived(miss, OBD_OK);
@@ -41,6 +48,7 @@ static inline void fake_request(struct source *source, struct miss *miss)
 static inline bool fake_cancel(struct source *source, struct miss *miss)
 {
     struct fake *fake = (struct fake *)source;
+    CHECK(fake->was_requested[miss->chunk]);
     bool is_open = fake->open[miss->chunk] == miss;
     fake->open[miss->chunk] = NULL;
     fake->nr_cancels += is_open;

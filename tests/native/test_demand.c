@@ -138,6 +138,18 @@ TEST(cancel_takes_back_what_is_open_and_calls_ready_once)
     end();
 }
 
+TEST(a_cancel_while_the_sources_are_asked_takes_back_all_of_them)
+{
+    begin();
+    fake.cancels_while_asked = true;
+    for (uint64_t chunk = 0; chunk < 5; chunk++)
+        miss(chunk);
+    demand_start(&demand);
+    CHECK(nr_ready == 1 && fake.nr_requests == 5 && fake.nr_cancels == 5);
+    CHECK_FAILS(demand_status(&demand), OBD_E_CANCELLED, "cancelled by the first request");
+    end();
+}
+
 TEST(a_hold_keeps_ready_back)
 {
     begin();
@@ -195,6 +207,7 @@ TEST(a_miss_keeps_its_source_alive)
 TEST_MAIN(T(the_same_chunk_is_noted_once), T(ready_is_called_once_when_the_last_of_two_chunks_arrives),
           T(ready_is_called_once_when_all_answer_at_once), T(an_empty_demand_is_ready_when_started),
           T(the_first_failure_is_kept_with_its_sentence), T(a_second_run_adds_to_the_demand_and_keeps_its_pins),
-          T(cancel_takes_back_what_is_open_and_calls_ready_once), T(a_hold_keeps_ready_back),
+          T(cancel_takes_back_what_is_open_and_calls_ready_once),
+          T(a_cancel_while_the_sources_are_asked_takes_back_all_of_them), T(a_hold_keeps_ready_back),
           T(a_hold_after_ready_is_too_late), T(a_demand_can_be_used_again_after_a_cancel),
           T(a_miss_keeps_its_source_alive))

@@ -171,6 +171,29 @@ TEST(one_reserve_is_enough_for_the_worst_order_of_inserts)
     segment_map_free(map);
 }
 
+/* Leaves are filled to the brim one by one, so that each insert of the last round
+ * splits one: in rising order a leaf keeps 128 segments, and 255 fill it. */
+TEST(one_reserve_is_enough_when_every_leaf_is_full)
+{
+    enum { NR_LEAVES = 40, KEPT = 128, FULL = 255 };
+    struct segment_map *map = new_map();
+    for (uint64_t i = 0; i < NR_LEAVES * KEPT; i++) {
+        CHECK_OK(segment_map_reserve(map, 1));
+        segment_map_insert(map, (struct segment){.offset = 8 * i, .length = 1, .moffset = i});
+    }
+    for (uint64_t leaf = 0; leaf < NR_LEAVES; leaf++)
+        for (uint64_t i = 0; i < FULL - KEPT; i++) {
+            CHECK_OK(segment_map_reserve(map, 1));
+            segment_map_insert(map, (struct segment){.offset = 8 * (leaf * KEPT + i) + 2, .length = 1, .moffset = i});
+        }
+    CHECK_OK(segment_map_reserve(map, NR_LEAVES));
+    for (uint64_t leaf = 0; leaf < NR_LEAVES; leaf++)
+        segment_map_insert(map, (struct segment){.offset = 8 * leaf * KEPT + 4, .length = 1, .moffset = leaf});
+    CHECK(segment_map_check(map));
+    CHECK(segment_map_count(map) == NR_LEAVES * (FULL + 1));
+    segment_map_free(map);
+}
+
 TEST(overwriting_all_leaves_one_segment)
 {
     struct segment_map *map = new_map();
@@ -188,4 +211,4 @@ TEST_MAIN(T(an_empty_map_has_nothing), T(insert_inside_a_segment_cuts_it_in_two)
           T(lookup_clips_to_the_range_and_stops_at_max), T(random_single_sectors_equal_the_model),
           T(random_short_writes_equal_the_model), T(random_long_writes_equal_the_model),
           T(writes_in_falling_order_equal_the_model), T(one_reserve_is_enough_for_the_worst_order_of_inserts),
-          T(overwriting_all_leaves_one_segment))
+          T(one_reserve_is_enough_when_every_leaf_is_full), T(overwriting_all_leaves_one_segment))

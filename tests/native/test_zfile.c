@@ -132,6 +132,58 @@ TEST(a_flipped_byte_in_any_block_is_found_and_named)
     zfile_image_free(&image);
 }
 
+/* ---- a source that can fetch again ------------------------------------------ */
+
+/* Bytes in memory, some of them damaged until they are discarded. */
+struct mending {
+    struct source source; /* first */
+    uint8_t *bytes;
+    const uint8_t *good;
+    int nr_discards;
+};
+
+static enum obd_status mending_read(struct source *source, const struct read_context *context,
+                                    struct iov_cursor *cursor, size_t length, uint64_t offset)
+{
+    (void)context;
+    iov_cursor_write(cursor, ((struct mending *)source)->bytes + offset, length);
+    return OBD_OK;
+}
+
+static enum obd_status mending_discard(struct source *source, uint64_t offset, uint64_t length)
+{
+    struct mending *mending = (struct mending *)source;
+    memcpy(mending->bytes + offset, mending->good + offset, length);
+    mending->nr_discards++;
+    return OBD_OK;
+}
+
+static void mending_destroy(struct source *source)
+{
+    free(((struct mending *)source)->bytes);
+}
+
+static const struct source_ops mending_ops = {
+    .kind = "mending", .read = mending_read, .discard = mending_discard, .destroy = mending_destroy};
+
+TEST(blocks_read_again_do_not_disturb_those_around_them)
+{
+    struct zfile_image image;
+    struct source *source;
+    zfile_image_make(&image, 100000, 4096, OBD_CODEC_LZ4, true);
+    struct mending mending = {.bytes = malloc(image.file_size), .good = image.file};
+    memcpy(mending.bytes, image.file, image.file_size);
+    mending.bytes[zfile_image_block_offset(&image, 3) + 5] ^= 1;
+    mending.bytes[zfile_image_block_offset(&image, 9) + 5] ^= 1;
+    CHECK_OK(source_init(&mending.source, &mending_ops, image.file_size, "mending"));
+    CHECK_OK(source_open_zfile(&mending.source, &image.params, SECONDS(10), &source));
+    check_range(source, &image, image.size, 0);
+    CHECK(mending.nr_discards == 2);
+    source_unref(source);
+    source_unref(&mending.source);
+    zfile_image_free(&image);
+}
+
 /* Without checksums the decoder alone has to survive it: a wrong answer of the
  * right length is possible, a crash or a short one is not. */
 TEST(noise_without_checksums_is_refused_or_read_but_never_crashes)
@@ -264,7 +316,7 @@ TEST(verify_refuses_what_is_no_zfile_and_blocks_that_are_not_there)
 
 TEST_MAIN(T(every_codec_and_block_size_reads_back), T(sizes_around_a_block_read_back),
           T(a_read_into_scattered_pieces_is_the_same), T(a_zfile_inside_a_zfile_reads_back),
-          T(a_flipped_byte_in_any_block_is_found_and_named),
+          T(a_flipped_byte_in_any_block_is_found_and_named), T(blocks_read_again_do_not_disturb_those_around_them),
           T(noise_without_checksums_is_refused_or_read_but_never_crashes),
           T(open_refuses_parameters_that_make_no_sense), T(open_refuses_hostile_jump_tables),
           T(open_refuses_a_truncated_file), T(a_file_cut_after_it_was_opened_is_corrupt_not_zeros),
