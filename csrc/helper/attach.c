@@ -117,7 +117,8 @@ static bool make_port(const struct options *options, const struct places *places
 static bool make_disk(const struct options *options, const struct places *places)
 {
     struct disk disk;
-    return disk_find(options, places, &disk) && disk_set_up(options, &disk) && disk_read_first_block(options, &disk);
+    return disk_find(options, places, &disk) && disk_set_timeout(options, &disk) &&
+           disk_read_first_block(options, &disk) && disk_set_up_queue(options, &disk);
 }
 
 /* A call that was interrupted in the kernel may have ended in time by luck; late is late. */

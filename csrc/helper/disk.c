@@ -76,13 +76,17 @@ static void raise_transfer_size(const struct options *options, const char *queue
         step_found("max_sectors_kb", text);
 }
 
-bool disk_set_up(const struct options *options, const struct disk *disk)
+bool disk_set_timeout(const struct options *options, const struct disk *disk)
+{
+    return attribute_write_number("disk-timeout", disk->device, "timeout", options->disk_timeout);
+}
+
+bool disk_set_up_queue(const struct options *options, const struct disk *disk)
 {
     char queue[PATH_MAX];
     snprintf(queue, sizeof queue, "%.3900s/block/%s/queue", options->sysfs, disk->name);
     raise_transfer_size(options, queue);
-    return attribute_write_number("disk-timeout", disk->device, "timeout", options->disk_timeout) &&
-           attribute_write_number("read-ahead", queue, "read_ahead_kb", options->read_ahead_kb);
+    return attribute_write_number("read-ahead", queue, "read_ahead_kb", options->read_ahead_kb);
 }
 
 /* Waits for the node too: devtmpfs makes it a moment after /sys shows the disk. */

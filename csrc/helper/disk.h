@@ -27,9 +27,11 @@ int disk_look(const struct options *options, const struct places *places, struct
 
 /* Steps. */
 bool disk_find(const struct options *options, const struct places *places, struct disk *disk);
-bool disk_set_up(const struct options *options, const struct disk *disk);
+bool disk_set_timeout(const struct options *options, const struct disk *disk);
 /* Reads the first 4 KiB from the device itself, not from a cache. */
 bool disk_read_first_block(const struct options *options, const struct disk *disk);
+/* After it has been read: the queue's folder appears later than the disk. */
+bool disk_set_up_queue(const struct options *options, const struct disk *disk);
 /* Opens it exclusively: fails while a partition or the disk is mounted, in any mount
  * namespace, or used by swap, LVM, md, ...  The claim is held until the process ends. */
 bool disk_claim(const struct options *options, const struct disk *disk);

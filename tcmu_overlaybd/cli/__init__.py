@@ -39,7 +39,13 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "layer": Entry("tcmu_overlaybd.cli.layer", "layer", "Create a writable layer, look into a layer file."),
     "image": Entry("tcmu_overlaybd.cli.image", "image", "Export, import, commit, merge, verify images."),
+    "serve": Entry("tcmu_overlaybd.cli.serve", "serve", "Run the daemon that disks need, in the foreground."),
+    "attach": Entry("tcmu_overlaybd.cli.device", "attach", "Make a disk, /dev/sdX, of an image."),
+    "detach": Entry("tcmu_overlaybd.cli.device", "detach", "Remove a disk."),
+    "list": Entry("tcmu_overlaybd.cli.device", "list_devices", "List the disks that are attached."),
+    "status": Entry("tcmu_overlaybd.cli.device", "status", "Say everything about a disk."),
     "nbd": Entry("tcmu_overlaybd.cli.nbd", "nbd", "Serve an image as NBD from this process."),
+    "doctor": Entry("tcmu_overlaybd.cli.doctor", "doctor", "Say what is missing on this machine."),
 }
 
 

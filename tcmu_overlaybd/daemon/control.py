@@ -81,6 +81,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
     def __init__(self, listener: socket.socket, api: Api) -> None:
         super().__init__(listener.getsockname(), ControlHandler)
         self.api = api
+        self.path = str(listener.getsockname())
         self._listener = listener
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._thread = threading.Thread(target=self.serve_forever, name="control", daemon=True)

@@ -46,6 +46,7 @@ class Record(msgspec.Struct, frozen=True):
     """
 
     name: str
+    backstore: str  # its folder's name in configfs; ours is the device's name
     config_path: str
     size: int
     serial: str

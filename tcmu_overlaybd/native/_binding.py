@@ -64,3 +64,18 @@ def status_name(status: int) -> str:
         .removeprefix("OBD_")
         .lower()
     )
+
+
+# The way back, for what Python found and a front has to answer: of several statuses
+# with one exception, the one that says least.
+STATUSES: dict[type[errors.OverlayBDError], int] = {
+    **{kind: status for status, kind in EXCEPTIONS.items() if kind is not errors.FailedError},
+    errors.UsageError: lib.OBD_E_INVALID,
+    errors.UnavailableError: lib.OBD_E_UNREACHABLE,
+    errors.FailedError: lib.OBD_E_IO,
+}
+
+
+def status_of(error: errors.OverlayBDError) -> int:
+    """The enum obd_status for error: that of its class, or of the nearest base."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), int(lib.OBD_E_IO))

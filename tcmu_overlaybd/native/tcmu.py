@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tcmu_overlaybd.native._binding import check, ffi, lib
+from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.native._binding import check, ffi, lib, status_of
 from tcmu_overlaybd.native.core import Device
 from tcmu_overlaybd.native.handle import Handle, opened
 
@@ -54,9 +55,9 @@ class Ring:
         check(lib.obd_ring_set_device(self._ring, handle, RING_THREAD_TIMEOUT_MS))
         self._device = device
 
-    def set_broken(self, status: int) -> None:
-        """Data commands, also those that waited, fail with status (an enum obd_status) from now on."""
-        check(lib.obd_ring_set_broken(self._ring, status, RING_THREAD_TIMEOUT_MS))
+    def set_broken(self, error: OverlayBDError) -> None:
+        """Data commands, also those that waited, fail from now on with what error means."""
+        check(lib.obd_ring_set_broken(self._ring, status_of(error), RING_THREAD_TIMEOUT_MS))
 
     def stats(self) -> RingStats:
         out = ffi.new("struct obd_ring_stats *")

@@ -1,0 +1,224 @@
+"""Disks of this machine: attach, detach, list, status.  All of them ask the daemon.
+
+Paths are made absolute here, because the daemon has another working folder; a mount is
+made here, because it belongs to the caller's mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from tcmu_overlaybd.cli.options import is_quiet, json_output, print_json, verbosity
+from tcmu_overlaybd.cli.tables import print_fields
+from tcmu_overlaybd.cli.values import BYTES
+from tcmu_overlaybd.daemon.client import Client
+from tcmu_overlaybd.daemon.folders import Folders
+from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus
+from tcmu_overlaybd.errors import FailedError, OverlayBDError, UnavailableError, UsageError
+
+SOCKET_VARIABLE = "TCMU_OVERLAYBD_SOCKET"
+MOUNT_TIMEOUT_S = 60
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def daemon_socket(command: F) -> F:
+    """Adds --socket, passed as ``socket_path``."""
+    return click.option(
+        "--socket",
+        "socket_path",
+        type=click.Path(path_type=Path),
+        envvar=SOCKET_VARIABLE,
+        help=f"The daemon's control socket (also ${SOCKET_VARIABLE}).",
+    )(command)
+
+
+def connect(socket_path: Path | None) -> Client:
+    return Client(socket_path or Folders.choose().socket)
+
+
+@click.command()
+@click.argument("source", nargs=-1)
+@click.option("--name", default="", help="What to call the device; else disk0, disk1, ...")
+@click.option("--writable", is_flag=True, help="Let the disk be written: into an upper, which is kept.")
+@click.option("--upper", type=click.Path(path_type=Path), help="Folder of the upper; made if absent.")
+@click.option("--new", is_flag=True, help="A blank writable disk of --size bytes.")
+@click.option("--size", type=BYTES, default=0, help="Size of the disk, in bytes or as 10G, for a new upper.")
+@click.option("--sparse", is_flag=True, help="A sparse upper (not possible yet).")
+@click.option(
+    "--mount", "mount_point", type=click.Path(path_type=Path), help="Mount the disk on this folder."
+)
+@click.option("--fabric", default="loopback", help="loopback (a disk of this machine) or none.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
+)
+@click.option("--drop-unflushed", is_flag=True, help="Give up a journal that does not belong to the upper.")
+@daemon_socket
+@json_output
+@verbosity
+def attach(
+    *,
+    source: tuple[str, ...],
+    sparse: bool,
+    upper: Path | None,
+    mount_point: Path | None,
+    socket_path: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make a disk of SOURCE; print /dev/sdX when it can be read.
+
+    SOURCE is an image configuration, a folder of one, or layer files, lowest first.
+    """
+    if sparse:
+        raise UsageError(
+            "--sparse: a sparse upper forgets discards, so it cannot be written yet; leave it out"
+        )
+    if mount_point is not None and not mount_point.is_dir():
+        raise FailedError(f"{mount_point}: no such folder to mount on")
+    request = AttachRequest(
+        source=tuple(absolute(path) for path in source),
+        upper="" if upper is None else absolute(upper),
+        **options,
+    )
+    client = connect(socket_path)
+    status = client.attach(request)
+    if mount_point is not None:
+        mount_or_detach(client, status, mount_point)
+    note_upper(status)
+    if as_json:
+        print_json(msgspec.to_builtins(status))
+    else:
+        click.echo(status.disk or status.backstore)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Even when it is in use: what it waits for fails.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
+)
+@daemon_socket
+@verbosity
+def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None) -> None:
+    """Remove the disk NAME (or /dev/sdX). Refused while it is mounted or open."""
+    request = DetachRequest(force=force, timeout=timeout)
+    note_upper(connect(socket_path).detach(device_name(name), request))
+
+
+@click.command(name="list")
+@daemon_socket
+@json_output
+@verbosity
+def list_devices(*, socket_path: Path | None, as_json: bool) -> None:
+    """List the devices that are attached."""
+    devices = connect(socket_path).devices()
+    if as_json:
+        print_json(msgspec.to_builtins(devices))
+        return
+    print_columns([("NAME", "STATE", "DISK", "SIZE", "MODE", "SOURCE"), *map(row_of, devices)])
+
+
+@click.command()
+@click.argument("name", required=False)
+@daemon_socket
+@json_output
+@verbosity
+def status(*, name: str | None, socket_path: Path | None, as_json: bool) -> None:
+    """Say everything about one device, or about all."""
+    client = connect(socket_path)
+    if name is not None:
+        show(msgspec.to_builtins(client.status(device_name(name))), as_json=as_json)
+        return
+    devices = msgspec.to_builtins(client.devices())
+    if as_json:
+        print_json(devices)
+        return
+    for number, device in enumerate(devices):
+        click.echo("", nl=number > 0)
+        show(device, as_json=False)
+
+
+def show(device: dict[str, Any], *, as_json: bool) -> None:
+    """One device; as text without what there is nothing to say of."""
+    if as_json:
+        print_json(device)
+        return
+    device["source"] = " ".join(device["source"])
+    print_fields({key: value for key, value in device.items() if value != ""})
+
+
+def absolute(path: str | Path) -> str:
+    """An absolute path.  Raises UnavailableError for what can only be a registry reference."""
+    text = os.fspath(path)
+    if not Path(text).exists() and looks_remote(text):
+        raise UnavailableError(f"{text}: registry references come with the next issue; give local files")
+    return os.path.abspath(text)  # noqa: PTH100 ".." is to go, symbolic links are to stay
+
+
+def looks_remote(text: str) -> bool:
+    from tcmu_overlaybd.image.source import is_reference
+
+    return is_reference(text)
+
+
+def device_name(text: str) -> str:
+    """``sda`` for ``/dev/sda``, ``web`` for ``/dev/overlaybd/web``, else as it is."""
+    return Path(text).name if text.startswith("/dev/") else text
+
+
+def note_upper(device: DeviceStatus) -> None:
+    if device.upper and not is_quiet():
+        click.echo(f"what is written lies in {device.upper}", err=True)
+
+
+def mount_or_detach(client: Client, device: DeviceStatus, point: Path) -> None:
+    """Mounts the disk on point; when that fails there is no disk either."""
+    try:
+        mount(device, point)
+    except OverlayBDError:
+        client.detach(device.name, DetachRequest())
+        raise
+
+
+def mount(device: DeviceStatus, point: Path) -> None:
+    if not device.disk:
+        raise UsageError("--mount: there is no disk to mount with this fabric")
+    program = shutil.which("mount")
+    if program is None:
+        raise UnavailableError("there is no mount program: apt-get install mount")
+    options = [] if device.writable else ["-o", "ro"]
+    try:
+        result = subprocess.run(
+            [program, *options, device.disk, os.fspath(point)],
+            capture_output=True,
+            text=True,
+            timeout=MOUNT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FailedError(f"{device.disk}: not mounted within {MOUNT_TIMEOUT_S} s") from None
+    if result.returncode != 0:
+        reason = " ".join(result.stderr.split()) or f"mount: exit code {result.returncode}"
+        raise FailedError(f"{device.disk}: not mounted on {point}: {reason}")
+
+
+def row_of(device: DeviceStatus) -> tuple[str, ...]:
+    mode = "rw" if device.writable else "ro"
+    source = device.source[-1] if device.source else "(new)"
+    more = f" (+{len(device.source) - 1})" if len(device.source) > 1 else ""
+    return device.name, device.state, device.disk or "-", str(device.size), mode, source + more
+
+
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,75 @@
+"""``tcmu-overlaybd doctor``: what is missing on this machine, and the command that mends it.
+
+It only looks.  In particular it never initialises libtcmu, which would reset the rings of
+a daemon that lives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from tcmu_overlaybd import __version__
+from tcmu_overlaybd.cli.device import connect, daemon_socket
+from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
+from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.lio.helper import PROGRAM
+from tcmu_overlaybd.lio.modules import Fact, facts
+
+EXIT_MISSING = 4
+DAEMON_TIMEOUT_S = 5
+
+
+@click.command()
+@daemon_socket
+@json_output
+@verbosity
+def doctor(*, socket_path: Path | None, as_json: bool) -> int:
+    """Say what is missing for disks on this machine. Exit code 4 when something is."""
+    found = [
+        Fact("version", True, __version__),
+        extension_fact(),
+        helper_fact(),
+        *facts(),
+        daemon_fact(socket_path),
+    ]
+    if as_json:
+        print_json([asdict(fact) for fact in found])
+    else:
+        for fact in found:
+            show(fact)
+    return 0 if all(fact.ok for fact in found) else EXIT_MISSING
+
+
+def show(fact: Fact) -> None:
+    click.echo(f"{'ok     ' if fact.ok else 'MISSING'} {fact.name}: {fact.detail}")
+    if fact.remedy:
+        click.echo(f"        mend it with: {fact.remedy}")
+
+
+def extension_fact() -> Fact:
+    try:
+        import tcmu_overlaybd.native.image  # noqa: F401
+    except ImportError as error:
+        return Fact("data plane", False, str(error), "make build, or: pip install .")
+    return Fact("data plane", True, "the C extension loads")
+
+
+def helper_fact() -> Fact:
+    if PROGRAM.exists():
+        return Fact("helper", True, str(PROGRAM))
+    return Fact("helper", False, f"{PROGRAM} is not there", "make build, or: pip install .")
+
+
+def daemon_fact(socket_path: Path | None) -> Fact:
+    client = connect(socket_path)
+    try:
+        version = client.version(DAEMON_TIMEOUT_S)
+    except OverlayBDError as error:
+        return Fact("daemon", False, str(error), "tcmu-overlaybd serve")
+    detail = f"version {version.version}, pid {version.pid}, socket {client.path}"
+    if version.version != __version__:
+        return Fact("daemon", False, f"{detail}: not this version", "restart it")
+    return Fact("daemon", True, detail)

@@ -1,0 +1,196 @@
+"""Attach, as asked for over the control socket.
+
+Each step of an attach leaves a callback that takes it back, and they are run in reverse
+when a later step fails::
+
+   name reserved → image open (an upper made) → record saved → helper: backstore, port,
+   disk readable → record says "attached"
+
+While the helper works, the kernel tells the hub, and Newcomers binds the ring to the
+image that is open by then.  A daemon that dies in between leaves a record that says
+"attaching": its successor detaches the device.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.config.upper_dir import UpperDir
+from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.messages import AttachRequest, DeviceStatus
+from tcmu_overlaybd.daemon.newcomers import release_ring
+from tcmu_overlaybd.daemon.served_image import ServedImage
+from tcmu_overlaybd.daemon.state import Record, State
+from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.errors import (
+    BusyError,
+    FailedError,
+    OverlayBDError,
+    TimeoutExpiredError,
+    UsageError,
+)
+from tcmu_overlaybd.image.open import OpenImage, open_image
+from tcmu_overlaybd.image.source import resolve_source
+from tcmu_overlaybd.lio import helper
+from tcmu_overlaybd.lio.backstore import HBA, Backstore, Tunables, check_name, serial_number
+from tcmu_overlaybd.lio.config_string import ConfigString
+from tcmu_overlaybd.lio.fabric import choose_fabric
+from tcmu_overlaybd.lio.helper import HelperReport
+from tcmu_overlaybd.native.core import Core
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_STEM = "disk"
+UNDO_TIMEOUT_S = 10.0
+MIN_HELPER_S = 1.0
+DEFAULT_IO_TIMEOUT_MS = 20_000
+DISK_TIMEOUT_EXTRA_S = 40  # the disk's SCSI timer is longer than ours, so ours ends a command
+
+
+class Attacher:
+    """Safe for use by several threads."""
+
+    def __init__(self, table: DeviceTable, state: State, core: Core, limits: DeviceConfig) -> None:
+        self._table = table
+        self._state = state
+        self._core = core
+        self._limits = limits
+
+    def attach(self, request: AttachRequest) -> DeviceStatus:
+        """Returns when the disk can be read; leaves nothing behind when it raises."""
+        deadline = time.monotonic() + request.timeout
+        check_request(request)
+        with ExitStack() as undo:
+            device = self._reserve(request)
+            undo.callback(self._table.forget, device)
+            opened = self._open_image(device, request)
+            served = ServedImage(opened, self._core, device.name, self._limits)
+            undo.callback(served.undo, UNDO_TIMEOUT_S)
+            self._save(device, opened)
+            undo.callback(self._state.remove, device.name)
+            self._table.give_image(device, served)
+            undo.callback(self._table.take_image, device)
+            undo.callback(release_ring, self._table, device)
+            report = self._make(device, served, deadline, undo)
+            self._state.save(device.change_record(phase="attached", disk=report.disk))
+            self._table.set_state(device, "ready")
+            undo.pop_all()
+        log_steps(device, report)
+        with self._table.lock:
+            return device.status()
+
+    def _reserve(self, request: AttachRequest) -> Device:
+        """A name that was not asked for is chosen again when another attach is quicker."""
+        while True:
+            uppers = (entry.name for entry in self._state.uppers.iterdir())
+            name = check_name(request.name or self._table.free_name(DEFAULT_STEM, uppers))
+            device = Device(self._first_record(name, request), "attaching")
+            try:
+                self._table.add(device)
+            except BusyError:
+                if request.name:
+                    raise
+            else:
+                return device
+
+    def _first_record(self, name: str, request: AttachRequest) -> Record:
+        path = self._state.config_path(name)
+        ConfigString(path, name).format()  # what the kernel would not take is refused before anything is made
+        return Record(
+            name=name,
+            backstore=name,
+            config_path=str(path),
+            size=0,
+            serial=serial_number(self._state.identity, name),
+            hba=HBA,
+            phase="attaching",
+            fabric=choose_fabric(request.fabric),
+            source=request.source,
+        )
+
+    def _open_image(self, device: Device, request: AttachRequest) -> OpenImage:
+        folder = self._upper_folder(device.name, request)
+        if request.new and folder is not None and UpperDir(folder).exists():
+            raise BusyError(f"{folder}: there is an upper already; attach it without --new, or remove it")
+        return open_image(
+            None if request.new else request.source,
+            writable=request.writable or request.new or bool(request.upper),
+            upper_dir=folder,
+            size=request.size or None,
+            drop_unflushed=request.drop_unflushed,
+            holder=f"tcmu-overlaybd serve (device {device.name})",
+            flush_interval_ms=self._limits.flush_interval_ms,
+            name=device.name,
+        )
+
+    def _upper_folder(self, name: str, request: AttachRequest) -> Path | None:
+        """Where writes go; None for the upper that the configuration itself names, or for none."""
+        if request.upper:
+            return Path(request.upper)
+        if request.new or (request.writable and resolve_source(request.source).writable is None):
+            return self._state.uppers / name
+        return None
+
+    def _save(self, device: Device, opened: OpenImage) -> None:
+        """From here on a daemon that dies leaves a trace."""
+        self._state.save_config(device.name, opened.config)
+        writable = not opened.image.is_read_only
+        upper = str(opened.upper.data.parent) if writable and opened.upper is not None else ""
+        self._state.save(device.change_record(size=opened.image.size, writable=writable, upper=upper))
+
+    def _make(self, device: Device, served: ServedImage, deadline: float, undo: ExitStack) -> HelperReport:
+        """The kernel's part.  Raises what the helper says, having taken down what it left."""
+        backstore = Backstore(
+            name=device.name,
+            config=ConfigString(Path(device.record.config_path), device.name),
+            size=served.size,
+            serial=device.record.serial,
+            tunables=replace(Tunables(), disk_timeout=self._disk_timeout_s()),
+        )
+        remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
+        try:
+            report = helper.attach(backstore, device.port, remaining, on_late=served.fail_parked)
+        except TimeoutExpiredError:
+            self._take_down(device, served, undo)
+            raise
+        if device.is_cancelled:
+            self._take_down(device, served, undo)
+            raise FailedError(f"{device.name}: detached while it was being attached")
+        return report
+
+    def _take_down(self, device: Device, served: ServedImage, undo: ExitStack) -> None:
+        """Removes what is left in the kernel.  What cannot be removed stays in the table,
+        broken, so that it is seen and can be detached later."""
+        served.fail_parked()
+        try:
+            helper.detach(HBA, device.name, device.port, UNDO_TIMEOUT_S, claim=False)
+        except OverlayBDError as error:
+            undo.pop_all()
+            self._table.set_state(device, "broken", f"its attach could not be undone: {error}")
+
+    def _disk_timeout_s(self) -> int:
+        io_timeout_ms = self._limits.io_timeout_ms or DEFAULT_IO_TIMEOUT_MS
+        return io_timeout_ms // 1000 + DISK_TIMEOUT_EXTRA_S
+
+
+def log_steps(device: Device, report: HelperReport) -> None:
+    steps = " ".join(f"{step}={micros / 1000:.1f}" for step, micros in report.steps)
+    logger.info("%s: attached as %s (ms: %s)", device.name, report.disk or "no disk", steps)
+
+
+def check_request(request: AttachRequest) -> None:
+    """Raises UsageError for what contradicts itself."""
+    if request.new and request.source:
+        raise UsageError("a new disk is blank: --new and a source exclude each other")
+    if request.new and not request.size:
+        raise UsageError("a new disk needs a size: --new --size BYTES")
+    if not request.new and not request.source:
+        raise UsageError("no image is named: give a configuration or layer files, or --new --size BYTES")
+    for path in (*request.source, *filter(None, [request.upper])):
+        if not Path(path).is_absolute():
+            raise UsageError(f"{path}: the daemon needs absolute paths")

@@ -1,0 +1,129 @@
+"""Detach, as asked for over the control socket.
+
+A disk that is mounted or open is refused: by a look around for the sentence, and by
+the helper's exclusive claim for certainty.  ``force`` does it all the same, and first
+fails every parked command, since an unlink waits for them where no signal reaches.
+
+A detach that fails leaves the device as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.messages import DetachRequest, DeviceState, DeviceStatus
+from tcmu_overlaybd.daemon.newcomers import release_ring
+from tcmu_overlaybd.daemon.state import State
+from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError, TimeoutExpiredError
+from tcmu_overlaybd.lio import helper
+from tcmu_overlaybd.lio.mounts import MAX_USES, uses_of_disk
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.02
+
+
+class Detacher:
+    """Safe for use by several threads."""
+
+    def __init__(self, table: DeviceTable, state: State) -> None:
+        self._table = table
+        self._state = state
+
+    def detach(self, device: Device, request: DetachRequest) -> DeviceStatus:
+        """Returns how the device was; its upper is kept.
+
+        Raises BusyError when the disk is in use, TimeoutExpiredError, and FailedError when
+        the last flush failed: then it is detached all the same.
+        """
+        if request.force and self._cancel_attach(device, request.timeout):
+            return device.status()
+        before = self._begin(device)
+        with self._table.lock:
+            status = device.status()
+        try:
+            self._remove_from_kernel(device, request)
+        except OverlayBDError:
+            self._state.save(device.change_record(phase="attached"))
+            self._table.set_state(device, before, device.reason)
+            raise
+        release_ring(self._table, device)
+        self._close(device, request.timeout)
+        return status
+
+    def _cancel_attach(self, device: Device, timeout_s: float) -> bool:
+        """Whether device was being attached, and is gone now."""
+        if not cancel_attach(self._table, device):
+            return False
+        deadline = time.monotonic() + timeout_s
+        while device.state == "attaching" and device in self._table.all():
+            if time.monotonic() > deadline:
+                raise TimeoutExpiredError(f"{device.name}: its attach did not end within {timeout_s:.0f} s")
+            time.sleep(POLL_S)
+        return device not in self._table.all()
+
+    def _begin(self, device: Device) -> DeviceState:
+        with self._table.lock:
+            if not device.record.is_ours:
+                raise FailedError(f"{device.name}: made in configfs by somebody else; remove it there")
+            if device.state in ("attaching", "detaching"):
+                raise BusyError(f"{device.name}: it is {device.state} already")
+            before, device.state = device.state, "detaching"
+        return before
+
+    def _remove_from_kernel(self, device: Device, request: DetachRequest) -> None:
+        disk = device.record.disk
+        if request.force:
+            self._fail_parked(device)
+        elif disk:
+            check_unused(device.name, disk)
+        self._state.save(device.change_record(phase="detaching"))
+        helper.detach(
+            device.record.hba,
+            device.record.backstore,
+            device.port,
+            request.timeout,
+            claim=not request.force,
+        )
+
+    def _fail_parked(self, device: Device) -> None:
+        with self._table.lock:
+            if device.served is not None:
+                device.served.fail_parked()
+            elif device.ring is not None:
+                device.ring.set_broken(FailedError(f"{device.name}: detached by force"))
+
+    def _close(self, device: Device, timeout_s: float) -> None:
+        """The kernel is done with it: nothing that fails from here on keeps the device."""
+        served = self._table.take_image(device)
+        try:
+            if served is not None:
+                served.close(timeout_s)
+        finally:
+            self._state.remove(device.name)
+            self._table.forget(device)
+            logger.info("%s: detached", device.name)
+
+
+def cancel_attach(table: DeviceTable, device: Device) -> bool:
+    """Makes a running attach of device fail soon; False when there is none."""
+    with table.lock:
+        if device.state != "attaching":
+            return False
+        device.is_cancelled = True
+        served = device.served
+    if served is not None:
+        served.fail_parked()
+    return True
+
+
+def check_unused(name: str, disk: str) -> None:
+    """Raises BusyError that says what holds the disk."""
+    uses = uses_of_disk(disk)
+    if not uses:
+        return
+    more = f", and {len(uses) - MAX_USES} more" if len(uses) > MAX_USES else ""
+    raise BusyError(f"{name}: in use: {'; '.join(uses[:MAX_USES])}{more}")

@@ -1,0 +1,124 @@
+"""All devices at once: the control socket's Api, and what start and stop do with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from tcmu_overlaybd import __version__
+from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.daemon.attach import Attacher
+from tcmu_overlaybd.daemon.detach import Detacher, cancel_attach
+from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.messages import (
+    API_VERSION,
+    AttachRequest,
+    DetachRequest,
+    DeviceList,
+    DeviceStatus,
+    Version,
+)
+from tcmu_overlaybd.daemon.state import State
+from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.native.core import Core
+
+logger = logging.getLogger(__name__)
+
+CANCEL_TIMEOUT_S = 8.0  # for attaches and detaches that run when we stop
+STOP_TIMEOUT_S = 10.0  # for rings and images after that
+STOP_THREADS = 16
+POLL_S = 0.02
+
+
+class Devices:
+    """Implements ``control.Api``."""
+
+    def __init__(
+        self, table: DeviceTable, state: State, core: Core, pool: Executor, limits: DeviceConfig
+    ) -> None:
+        self._table = table
+        self._state = state
+        self._pool = pool
+        self._attacher = Attacher(table, state, core, limits)
+        self._detacher = Detacher(table, state)
+
+    # -- the Api
+
+    def version(self) -> Version:
+        return Version(API_VERSION, __version__, os.getpid())
+
+    def devices(self) -> DeviceList:
+        with self._table.lock:
+            return DeviceList(tuple(device.status() for device in self._table.sorted()))
+
+    def status(self, name: str) -> DeviceStatus:
+        device = self._table.find(name)
+        with self._table.lock:
+            return device.status()
+
+    def attach(self, request: AttachRequest) -> DeviceStatus:
+        return self._attacher.attach(request)
+
+    def detach(self, name: str, request: DetachRequest) -> DeviceStatus:
+        return self._detacher.detach(self._table.find(name), request)
+
+    # -- start and stop
+
+    def settle(self) -> None:
+        """After the hub has told of all that there is: ends what the last daemon left half way."""
+        for device in self._table.all():
+            if device.ring is None:
+                logger.info("%s: the kernel has it no longer (a restart of the machine?)", device.name)
+                self._state.remove(device.name)
+                self._table.forget(device)
+            elif device.record.phase != "attached":
+                self._pool.submit(self._finish_detach, device)
+
+    def _finish_detach(self, device: Device) -> None:
+        """What was not attached to the end is nobody's, so it goes by force."""
+        force = device.record.phase == "attaching"
+        try:
+            self._detacher.detach(device, DetachRequest(force=force))
+        except OverlayBDError as error:
+            logger.warning("%s: left half way by the last daemon, and stays: %s", device.name, error)
+
+    def stop(self) -> bool:
+        """Lets everything go, inside deadlines; whether all of it went."""
+        self._table.close()
+        self._cancel_running()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        with ThreadPoolExecutor(STOP_THREADS, "stop") as pool:
+            results = list(pool.map(lambda device: self._let_go(device, deadline), self._table.all()))
+        return all(results)
+
+    def _cancel_running(self) -> None:
+        deadline = time.monotonic() + CANCEL_TIMEOUT_S
+        for device in self._table.all():
+            cancel_attach(self._table, device)
+        while any(device.state in ("attaching", "detaching") for device in self._table.all()):
+            if time.monotonic() > deadline:
+                logger.warning("stopping, although an attach or detach has not ended")
+                return
+            time.sleep(POLL_S)
+
+    def _let_go(self, device: Device, deadline: float) -> bool:
+        """Parked commands stay on the kernel's ring, for the next daemon; the image is flushed."""
+        with self._table.lock:
+            ring, served = device.ring, device.served
+        try:
+            if ring is not None:
+                ring.unbind(leave_parked=True, timeout_ms=_left_ms(deadline))
+            if served is not None:
+                served.fail_parked()
+                served.close(_left_ms(deadline) / 1000)
+        except OverlayBDError as error:
+            logger.error("%s: not closed in time: %s", device.name, error)  # noqa: TRY400 the sentence is all
+            return False
+        return True
+
+
+def _left_ms(deadline: float) -> int:
+    return max(int((deadline - time.monotonic()) * 1000), 100)

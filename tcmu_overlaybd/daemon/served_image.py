@@ -1,0 +1,76 @@
+"""An open image in service: what a ring's commands go to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.errors import MissingError, OverlayBDError
+from tcmu_overlaybd.image.open import OpenImage
+from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
+
+logger = logging.getLogger(__name__)
+
+
+class ServedImage:
+    """Owns an OpenImage and the core's device over it."""
+
+    def __init__(self, opened: OpenImage, core: Core, name: str, limits: DeviceConfig) -> None:
+        """Takes opened, also when it raises."""
+        try:
+            self.device = Device.open(
+                core,
+                opened.image,
+                name=name,
+                io_timeout_ms=limits.io_timeout_ms,
+                on_timeout=OnTimeout[limits.on_timeout.upper()],
+            )
+        except BaseException:
+            opened.undo()
+            raise
+        self.opened = opened
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.opened.image.size
+
+    @property
+    def is_writable(self) -> bool:
+        return not self.opened.image.is_read_only
+
+    def stats(self) -> DeviceStats:
+        return self.device.stats()
+
+    def upper_numbers(self) -> tuple[int, int]:
+        """(unflushed bytes, journal records replayed at open); zeros without an upper."""
+        try:
+            stats = self.opened.image.upper_stats()
+        except MissingError:
+            return 0, 0
+        return stats.unflushed_bytes, stats.replayed
+
+    def fail_parked(self) -> None:
+        """Parked commands, and all that come, end as cancelled: the device is going."""
+        self.device.fail_parked()
+
+    def close(self, timeout_s: float) -> None:
+        """Waits for what runs, flushes, closes.
+
+        Raises what the last flush said; TimeoutExpiredError when commands still run, and
+        then all is as it was.
+        """
+        self._close(timeout_s, self.opened.close)
+
+    def undo(self, timeout_s: float) -> None:
+        """As close, and removes an upper that was made by this opening; never raises."""
+        self.fail_parked()
+        try:
+            self._close(timeout_s, self.opened.undo)
+        except OverlayBDError as error:
+            logger.warning("%s: closing it again: %s", self.opened.name, error)
+
+    def _close(self, timeout_s: float, close_image: Callable[[], None]) -> None:
+        self.device.close(int(timeout_s * 1000))
+        close_image()

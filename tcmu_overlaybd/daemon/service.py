@@ -1,0 +1,114 @@
+"""Start, life and end of the daemon.
+
+Start, in this order: the lock (everything after it assumes that we are the only one),
+kernel modules, memory guard, state, core, ring threads, hub, control socket, readiness.
+
+Stop: no new request; attaches that run are made to fail and take themselves back, for
+which the hub still has to answer; then each ring is let go with its parked commands left
+on it, each image is flushed and closed (``devices.Devices.stop``).  libtcmu is not
+closed: that waits for parked commands without a deadline.  The process exits, and the
+next one finds its devices again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from tcmu_overlaybd.config.service_config import ServiceConfig
+from tcmu_overlaybd.daemon.answers import Answers
+from tcmu_overlaybd.daemon.control import ControlServer, listen
+from tcmu_overlaybd.daemon.devices import Devices
+from tcmu_overlaybd.daemon.folders import Folders
+from tcmu_overlaybd.daemon.logs import LogPump
+from tcmu_overlaybd.daemon.main_loop import MainLoop
+from tcmu_overlaybd.daemon.newcomers import Newcomers
+from tcmu_overlaybd.daemon.readiness import inherited_socket, notify
+from tcmu_overlaybd.daemon.state import State
+from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
+from tcmu_overlaybd.lio import modules
+from tcmu_overlaybd.lio.config_string import SUBTYPE
+from tcmu_overlaybd.native.core import Core
+from tcmu_overlaybd.native.hub import Hub
+from tcmu_overlaybd.native.process import guard_memory
+from tcmu_overlaybd.native.tcmu import Tcmu
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "overlaybd/<path of config.v1.json>[;<device id>]"
+
+
+def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = None) -> bool:
+    """Runs one daemon until it is told to stop; returns whether everything was closed.
+
+    When something was not (a worker that hangs in a disk), the process must end by
+    ``os._exit``.  Raises BusyError when another daemon runs, UnavailableError without
+    the kernel's part or libtcmu.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(take_lock(folders.lock))
+        modules.make_ready()
+        modules.reset_netlink()
+        guard_from_reclaim()
+        stack.enter_context(LogPump())
+        state = State(folders.state)
+        core = stack.enter_context(Core.open())
+        tcmu = stack.enter_context(Tcmu())
+        table = DeviceTable(state.load())
+        stack.enter_context(Answers(tcmu, table))
+        newcomers = Newcomers(table, state, core, tcmu, config.device)
+        hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
+        devices = Devices(table, state, core, newcomers.pool, config.device)
+        devices.settle()
+        server = ControlServer(inherited_socket() or listen(socket_path or folders.socket), devices)
+        server.start()
+        logger.info("ready: %d devices, control socket %s", len(table.all()), server.path)
+        notify("READY=1")
+        is_closed = MainLoop(hub).run(lambda: stop(server, devices))
+        if not is_closed:
+            stack.pop_all()  # what hangs would be waited for
+        return is_closed
+
+
+def guard_from_reclaim() -> None:
+    """Before any thread starts.  A container may not allow it; then there is a risk, not a fault."""
+    try:
+        guard_memory()
+    except OverlayBDError as error:
+        logger.warning("%s; when memory is short, the machine may hang on our own disks", error)
+
+
+def stop(server: ControlServer, devices: Devices) -> bool:
+    """Whether every ring and image could be closed."""
+    logger.info("stopping")
+    notify("STOPPING=1")
+    server.stop()
+    return devices.stop()
+
+
+def take_lock(path: Path) -> IO[str]:
+    """The file whose flock makes us the only daemon; it ends with the process, however that ends.
+
+    Raises BusyError with the pid of the one that has it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    except OSError as error:
+        raise FailedError(f"{path}: the lock cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise BusyError(f"{path}: another daemon runs (pid {holder})") from None
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
