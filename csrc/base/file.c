@@ -25,7 +25,7 @@ static const struct file_calls *const calls = &file_calls_of_kernel;
 #endif
 
 /* Pieces given to the kernel at once; a command's data area has up to 256. */
-#define MAX_PIECES 64
+#define MAX_PIECES 256
 
 struct file {
     int fd;
