@@ -39,6 +39,10 @@ lint: $(STAMPS)/venv
 	clang-format --dry-run -Werror $(C_FILES)
 	$(MAKE) -C tests/native SAN=address all
 
+## make man     man pages in build/man, from the command line itself
+man: build
+	$(BIN)/python packaging/make-man.py build/man
+
 ## make build   the package in .venv, with the test build of the extension
 build: $(STAMPS)/ext
 
@@ -60,4 +64,4 @@ $(STAMPS)/ext: $(STAMPS)/venv setup.py tcmu_overlaybd/native/build.py $(shell fi
 clean:
 	rm -rf build tcmu_overlaybd/native/_obd* tcmu_overlaybd/lio/obd-lio-helper *.egg-info
 
-.PHONY: help demo quick test soak bench lint build clean
+.PHONY: help demo quick test soak bench lint man build clean

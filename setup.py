@@ -12,8 +12,8 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
-from setuptools.command.build_ext import build_ext
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 HELPER = "tcmu_overlaybd/lio/obd-lio-helper"
@@ -33,7 +33,18 @@ class BuildExtAndHelper(build_ext):
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         target = ROOT / HELPER if self.inplace else Path(self.build_lib) / HELPER
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = [*compiler, "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Icsrc", "-o", str(target), *HELPER_SOURCES]
+        command = [
+            *compiler,
+            "-std=gnu11",
+            "-O2",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Icsrc",
+            "-o",
+            str(target),
+            *HELPER_SOURCES,
+        ]
         self.spawn(command)
 
     def get_outputs(self) -> list[str]:

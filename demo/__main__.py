@@ -28,10 +28,23 @@ def make_base(work: Path, story: Story) -> None:
     files, size = collect(work / "source", story)
     story.fact(f"{files:,} files, {size / (1 << 20):.0f} MiB, from installed Debian packages")
     raw = work / "base.raw"
-    run("mke2fs", "-q", "-t", "ext4", "-d", work / "source", "-E", "root_owner=0:0", raw, f"{DISK_SIZE >> 10}k")
+    run(
+        "mke2fs",
+        "-q",
+        "-t",
+        "ext4",
+        "-d",
+        work / "source",
+        "-E",
+        "root_owner=0:0",
+        raw,
+        f"{DISK_SIZE >> 10}k",
+    )
     begin = time.monotonic()
     overlaybd("image", "import", raw, "-o", work / "base.tar", "--zfile", "lz4", "--tar")
-    story.fact(f"mke2fs -d, then image import: {describe(work / 'base.tar')}, {time.monotonic() - begin:.1f} s")
+    story.fact(
+        f"mke2fs -d, then image import: {describe(work / 'base.tar')}, {time.monotonic() - begin:.1f} s"
+    )
     raw.unlink()
 
 
@@ -57,7 +70,10 @@ def compare(disks: KernelDisks | NbdDisks, work: Path, layers: list[Path], story
         same, wrong = differences(tree, work / "source", story, "comparing the sha256 of every file")
     if wrong:
         raise CommandError(f"{len(wrong)} files are wrong:\n" + "\n".join(wrong[:10]))
-    story.fact(f"{len(layers)} layers, read-only, mounted after {ready * 1e3:.0f} ms: all {same:,} files equal the source")
+    how = "copied out over NBD in" if isinstance(disks, NbdDisks) else "attached and mounted in"
+    story.fact(
+        f"{len(layers)} layers, read-only, {how} {ready * 1e3:.0f} ms: all {same:,} files equal the source"
+    )
 
 
 def inside(work: Path, door: str, story: Story) -> None:
@@ -77,9 +93,10 @@ def in_uml(work: Path, story: Story) -> None:
     """Runs ``inside`` in the VM and tells its story here."""
     command = ["vagrant/umlrun", "-t", "900", "-m", "1G", "-w", str(work), "--"]
     command += [sys.executable, "-m", "demo", "--inside", "kernel", "--work", str(work)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as vm:
-        assert vm.stdout is not None
-        others = relay(vm.stdout, story)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as vm:
+        others = relay(vm.stdout or (), story)
     if vm.returncode != 0:
         raise CommandError(f"in the VM: exit {vm.returncode}\n" + "\n".join(others[-30:]))
 

@@ -59,10 +59,14 @@ class KernelDisks:
         deadline = time.monotonic() + 30
         while subprocess.run([*PROGRAM, "list"], capture_output=True, check=False).returncode != 0:
             if time.monotonic() > deadline or (self._daemon and self._daemon.poll() is not None):
-                raise CommandError("the daemon does not start:\n" + (self._work / "serve.log").read_text()[-2000:])
+                raise CommandError(
+                    "the daemon does not start:\n" + (self._work / "serve.log").read_text()[-2000:]
+                )
             time.sleep(0.05)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         if self._daemon:
             self._daemon.terminate()
             self._daemon.wait(30)
@@ -91,7 +95,9 @@ class NbdDisks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         pass
 
     @contextlib.contextmanager

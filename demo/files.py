@@ -68,7 +68,9 @@ def collect(folder: Path, story: Story) -> tuple[int, int]:
             target.chmod(0o755 if os.access(path, os.X_OK) else 0o644)
             files, size = files + 1, size + target.stat().st_size
     if size < MINIMUM_BYTES or files < MINIMUM_FILES:
-        raise SystemExit(f"demo: the installed packages give {files} files of {size >> 20} MiB; too few to show")
+        raise SystemExit(
+            f"demo: the installed packages give {files} files of {size >> 20} MiB; too few to show"
+        )
     return files, size
 
 
@@ -118,7 +120,11 @@ def digest(path: Path) -> str:
 def differences(disk: Path, source: Path, story: Story, label: str) -> tuple[int, list[str]]:
     """Compares names and the sha256 of every file; returns how many and what differs."""
     wanted, found = set(regular_files(source)), set(regular_files(disk))
-    wrong = [f"missing: {p}" for p in sorted(wanted - found)] + [f"not wanted: {p}" for p in sorted(found - wanted)]
+    wrong = [f"missing: {p}" for p in sorted(wanted - found)] + [
+        f"not wanted: {p}" for p in sorted(found - wanted)
+    ]
     both = sorted(wanted & found)
-    wrong += [f"differs: {p}" for p in each(story, label, both, len(both)) if digest(disk / p) != digest(source / p)]
+    wrong += [
+        f"differs: {p}" for p in each(story, label, both, len(both)) if digest(disk / p) != digest(source / p)
+    ]
     return len(both), wrong
