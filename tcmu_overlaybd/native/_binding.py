@@ -8,16 +8,16 @@ hooks; an installed package does not have that one.
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tcmu_overlaybd import errors
 
-ffi: Any
-lib: Any
 if os.environ.get("TCMU_OVERLAYBD_TEST_BUILD") == "1":
     from tcmu_overlaybd.native._obd_test import ffi, lib
 else:
     from tcmu_overlaybd.native._obd import ffi, lib
+
+__all__ = ["EXCEPTIONS", "check", "ffi", "lib", "raise_status", "status_name"]
 
 # One row for every status; a test walks the whole enum through it.
 EXCEPTIONS: dict[int, type[errors.OverlayBDError]] = {
