@@ -9,11 +9,6 @@
 #include "front/scsi_decode.h"
 #include "front/scsi_sense.h"
 
-static uint64_t deadline_in(uint32_t timeout_ms)
-{
-    return clock_now_ns() + timeout_ms * NS_PER_MS;
-}
-
 int obd_tcmu_open(const struct obd_tcmu_params *params, struct tcmu **out)
 {
     if (params == NULL || out == NULL)
@@ -40,29 +35,29 @@ uint64_t obd_ring_id(const struct ring *ring)
 
 int obd_ring_set_device(struct ring *ring, struct device *device, uint32_t timeout_ms)
 {
-    return tcmu_set_device(ring, device, deadline_in(timeout_ms));
+    return tcmu_set_device(ring, device, clock_deadline_ns(timeout_ms));
 }
 
 int obd_ring_set_broken(struct ring *ring, int status, uint32_t timeout_ms)
 {
     if (status <= OBD_OK || status >= OBD_NR_STATUS)
         return status_set(OBD_E_INVALID, "ring %s: %d is no failure", ring->name, status);
-    return tcmu_set_broken(ring, (enum obd_status)status, deadline_in(timeout_ms));
+    return tcmu_set_broken(ring, (enum obd_status)status, clock_deadline_ns(timeout_ms));
 }
 
 int obd_ring_unbind(struct ring *ring, int leave_parked, uint32_t timeout_ms)
 {
-    return tcmu_unbind(ring, leave_parked != 0, deadline_in(timeout_ms));
+    return tcmu_unbind(ring, leave_parked != 0, clock_deadline_ns(timeout_ms));
 }
 
 int obd_ring_stats(struct ring *ring, struct obd_ring_stats *stats, uint32_t timeout_ms)
 {
-    return tcmu_ring_stats(ring, stats, deadline_in(timeout_ms));
+    return tcmu_ring_stats(ring, stats, clock_deadline_ns(timeout_ms));
 }
 
 int obd_control_next(struct tcmu *tcmu, struct obd_control *control, uint32_t timeout_ms)
 {
-    return tcmu_control_next(tcmu, deadline_in(timeout_ms), control);
+    return tcmu_control_next(tcmu, clock_deadline_ns(timeout_ms), control);
 }
 
 int obd_control_reply(struct tcmu *tcmu, const struct obd_control_reply *reply)
