@@ -12,9 +12,6 @@
 #define DEFAULT_IO_TIMEOUT_MS 20000u
 #define DEFAULT_PARK_BUDGET   (UINT64_C(32) << 20)
 
-/* Between two looks at commands that run inline, which last microseconds. */
-#define INLINE_POLL_NS 100000
-
 static void init_limits(struct device *device, const struct obd_device_params *params)
 {
     device->io_timeout_ms = params->io_timeout_ms != 0 ? params->io_timeout_ms : DEFAULT_IO_TIMEOUT_MS;
@@ -86,25 +83,6 @@ void device_fail_parked(struct device *device, enum obd_status status)
     commands_end(&doomed);
 }
 
-static unsigned count_inline(struct device *device)
-{
-    unsigned nr = 0;
-    for (unsigned i = 0; i < NR_SHARDS; i++)
-        nr += atomic_load(&device->shards[i].nr_inline);
-    return nr;
-}
-
-static bool wait_for_inline(struct device *device, uint64_t deadline_ns)
-{
-    const struct timespec pause = {.tv_nsec = INLINE_POLL_NS};
-    while (count_inline(device) > 0) {
-        if (clock_now_ns() >= deadline_ns)
-            return false;
-        nanosleep(&pause, NULL);
-    }
-    return true;
-}
-
 static bool wait_for_in_flight(struct device *device, uint64_t deadline_ns)
 {
     bool is_in_time = true;
@@ -126,8 +104,7 @@ static enum obd_status refuse_close(struct device *device)
 
 enum obd_status device_close(struct device *device, uint64_t deadline_ns)
 {
-    /* Inline commands first: one may turn into a command in flight, not the reverse. */
-    if (!wait_for_inline(device, deadline_ns) || !wait_for_in_flight(device, deadline_ns))
+    if (!wait_for_in_flight(device, deadline_ns))
         return refuse_close(device);
     timer_remove_device(&device->core->timer, device);
     flusher_stop(device);
@@ -156,7 +133,6 @@ const char *device_name(const struct device *device)
 
 static void add_shard(const struct shard *shard, struct obd_device_stats *stats)
 {
-    stats->nr_in_flight += atomic_load_explicit(&shard->nr_inline, memory_order_relaxed);
     for (unsigned i = 0; i < OBD_NR_COMMAND_KINDS; i++) {
         stats->nr_commands[i] += atomic_load_explicit(&shard->nr_commands[i], memory_order_relaxed);
         stats->nr_bytes[i] += atomic_load_explicit(&shard->nr_bytes[i], memory_order_relaxed);
@@ -180,7 +156,7 @@ void device_stats(struct device *device, struct obd_device_stats *stats)
     for (unsigned i = 0; i < NR_SHARDS; i++)
         add_shard(&device->shards[i], stats);
     pthread_mutex_lock(&device->lock);
-    stats->nr_in_flight += device->nr_in_flight;
+    stats->nr_in_flight = device->nr_in_flight;
     stats->nr_parked = device->nr_parked;
     stats->nr_parks = device->nr_parks;
     stats->oldest_ms = oldest_ms(device);

@@ -140,8 +140,7 @@ void flusher_append(struct command *command);
 /* One thread's share of the counters, on cache lines of its own, so that threads
  * that read side by side do not slow each other. */
 struct shard {
-    _Alignas(64) atomic_uint nr_inline; /* commands that run on their caller's thread */
-    _Atomic uint64_t nr_commands[OBD_NR_COMMAND_KINDS];
+    _Alignas(64) _Atomic uint64_t nr_commands[OBD_NR_COMMAND_KINDS];
     _Atomic uint64_t nr_bytes[OBD_NR_COMMAND_KINDS];
     _Atomic uint64_t nr_errors[OBD_NR_STATUS];
 };

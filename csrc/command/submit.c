@@ -64,8 +64,7 @@ static enum obd_status try_read(struct command *command)
     const struct read_context context = {.nowait = true, .demand = &demand};
     struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
     enum obd_status status = image_read(device->image, &context, &cursor, command->length, command->offset);
-    demand_release(&demand); /* a worker will collect the misses again */
-    demand_destroy(&demand);
+    demand_destroy(&demand); /* a worker will collect the misses again */
     if (!device->is_read_only)
         range_lock_release(&device->ranges, &command->range);
     return status;
@@ -138,13 +137,9 @@ void command_submit(struct device *device, struct command *command, bool may_run
 {
     command->device = device;
     command->miscompare_offset = 0;
-    struct shard *shard = shard_of_thread(device);
-    /* From here to the end device_close waits for this thread. */
-    atomic_fetch_add(&shard->nr_inline, 1);
     enum obd_status status = check_command(command);
     if (status != OBD_OK || is_nothing(command))
         command_end_at_once(command, status);
     else if (!may_run_inline || !run_inline(command))
         run_in_flight(command);
-    atomic_fetch_sub(&shard->nr_inline, 1);
 }
