@@ -30,7 +30,7 @@ enum obd_status layer_open(struct source *source, const struct obd_layer_params 
 enum obd_status layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
 
 /* A raw disk image as a layer: data extents are segments, with moffset counted
- * from byte 0 of the file.  For import. */
+ * from byte 0 of the file; its size is rounded up to a sector.  For import. */
 enum obd_status layer_open_raw(const char *path, struct layer **out);
 
 struct layer *layer_ref(struct layer *layer);

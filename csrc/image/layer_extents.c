@@ -72,6 +72,18 @@ static enum obd_status collect_file(struct collector *collector, struct file *fi
     return OBD_OK;
 }
 
+/* The file as whole sectors: what its last one lacks reads as zeros. */
+static enum obd_status open_whole_sectors(const char *path, struct source **out)
+{
+    struct source *file;
+    enum obd_status status = source_open_file(path, &file);
+    if (status != OBD_OK)
+        return status;
+    status = source_open_padded(file, round_up(file->size, SECTOR_SIZE), out);
+    source_unref(file); /* the padded one has its own */
+    return status;
+}
+
 static enum obd_status open_extents(const char *path, uint64_t disk_begin, uint64_t virtual_size, struct layer **out)
 {
     struct file *file;
@@ -83,7 +95,7 @@ static enum obd_status open_extents(const char *path, uint64_t disk_begin, uint6
     status = collect_file(&collector, file, disk_begin + virtual_size);
     file_close(file);
     if (status == OBD_OK)
-        status = source_open_file(path, &source);
+        status = open_whole_sectors(path, &source);
     if (status != OBD_OK) {
         free(collector.segments);
         return status;
@@ -129,8 +141,8 @@ enum obd_status layer_open_raw(const char *path, struct layer **out)
     enum obd_status status = size_of(path, &size);
     if (status != OBD_OK)
         return status;
-    if (!is_aligned(size, SECTOR_SIZE) || size >> SECTOR_SHIFT > SEGMENT_MAX_OFFSET)
-        return status_set(OBD_E_UNSUPPORTED, "raw image %s: %llu bytes are not a whole number of sectors", path,
+    if (size >> SECTOR_SHIFT >= SEGMENT_MAX_OFFSET)
+        return status_set(OBD_E_LIMIT, "raw image %s: %llu bytes are more than a layer can describe", path,
                           (unsigned long long)size);
-    return open_extents(path, 0, size, out);
+    return open_extents(path, 0, round_up(size, SECTOR_SIZE), out);
 }

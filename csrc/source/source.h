@@ -2,6 +2,7 @@
  *
  *   file        a local file
  *   slice       a part of another source (the payload of a tar wrapper)
+ *   padded      another source with zeros behind its end
  *   zfile       the decompressed view of a ZFile in another source
  *   slow        another source, chunk by chunk and late (tests only)
  *   cached      a blob in a registry, through the cache (the next issue)
@@ -83,6 +84,7 @@ enum obd_status source_read_wait(struct source *source, void *buffer, size_t len
 /* The kinds.  A source that reads another takes its own reference to it. */
 enum obd_status source_open_file(const char *path, struct source **out);
 enum obd_status source_open_slice(struct source *below, uint64_t offset, uint64_t size, struct source **out);
+enum obd_status source_open_padded(struct source *below, uint64_t size, struct source **out);
 enum obd_status source_open_zfile(struct source *below, const struct obd_zfile_params *params, uint64_t deadline_ns,
                                   struct source **out);
 
