@@ -9,7 +9,7 @@ A wrapped layer is a tar with the one file ``overlaybd.commit``.  Two forms are 
     ustar  block 0  header of the file, as Go's archive/tar writes it
            byte 512   the payload, zeros up to 512, zero blocks
 
-What follows the payload is not looked at: some writers leave more zero blocks.
+More zero blocks may follow: some writers leave them.
 The pax form is written, the same bytes as the reference's.  Fields of a header:
 
     offset  size  field
@@ -68,7 +68,8 @@ def is_tar(start: bytes) -> bool:
 def detect(start: bytes, file_size: int, name: str) -> Payload | None:
     """The payload of a file that begins with start (its first START_SIZE bytes or all of it).
 
-    None when it is no tar.  CorruptError when it is one, but damaged or cut short.
+    None when it is no tar.  CorruptError when it is one, but damaged or cut short; the
+    reference does not miss the end mark, but a file without one has lost its end.
     """
     if not is_tar(start):
         _refuse_unfinished(start, name)
@@ -79,9 +80,11 @@ def detect(start: bytes, file_size: int, name: str) -> Payload | None:
         payload = Payload(PAX_PAYLOAD_OFFSET, _pax_size(start, name), "pax")
     else:
         payload = Payload(BLOCK_SIZE, _file_size(start[:BLOCK_SIZE], where), "ustar")
-    if payload.size > file_size - payload.offset:
+    end = end_offset(payload) + END_SIZE
+    if file_size < end:
         raise CorruptError(
-            f"{where}: {payload.size} bytes of payload at {payload.offset}, the file ends at {file_size}"
+            f"{where}: {payload.size} bytes of payload at {payload.offset} and its end mark"
+            f" make {end} bytes, the file has {file_size}: it is cut short"
         )
     return payload
 
@@ -106,9 +109,9 @@ def build_start(payload_size: int) -> bytes:
     return pax + record.ljust(BLOCK_SIZE, b"\0") + file
 
 
-def end_offset(payload_size: int) -> int:
-    """Where the two zero blocks behind a payload begin; the file ends END_SIZE later."""
-    return -(-(PAX_PAYLOAD_OFFSET + payload_size) // BLOCK_SIZE) * BLOCK_SIZE
+def end_offset(payload: Payload) -> int:
+    """Where the two zero blocks behind a payload begin; ours end END_SIZE later."""
+    return -(-(payload.offset + payload.size) // BLOCK_SIZE) * BLOCK_SIZE
 
 
 def _header(fields: dict[int, bytes]) -> bytes:

@@ -147,7 +147,7 @@ def _write_zfile_blocks(
 def _write_tar(output: OutputFile, payload_size: int) -> int:
     """The wrapper around a payload that is there; returns the size of the whole."""
     output.write_at(0, tar.build_start(payload_size))
-    end = tar.end_offset(payload_size)
+    end = tar.end_offset(tar.Payload(tar.PAX_PAYLOAD_OFFSET, payload_size, "pax"))
     output.write_at(end, bytes(tar.END_SIZE))
     return end + tar.END_SIZE
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError
-from tcmu_overlaybd.formats import lsmt, tar, zfile
+from tcmu_overlaybd.formats import lsmt, zfile
 from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_file, open_layer_source
 from tcmu_overlaybd.image.layer_writer import Progress, no_progress
 from tcmu_overlaybd.image.lowers import lower_path
@@ -110,9 +110,7 @@ def _note_tar(opened: OpenSource, report: LayerReport) -> None:
     report.checksums += 2 if containers.wrapper.form == "pax" else 1
     end = containers.wrapper.offset + containers.wrapper.size
     tail = containers.size - end
-    if tail < tar.END_SIZE:
-        report.notes.append(f"the tar wrapper ends {tail} bytes after its payload, without its end mark")
-    if tail and not _is_zero(opened.file.path, end, tail):
+    if not _is_zero(opened.file.path, end, tail):
         report.notes.append(f"the {tail} bytes after the payload of the tar wrapper are not all zero")
 
 

@@ -60,7 +60,7 @@ def test_hostile_fields_give_a_sound_trailer_or_an_error(block, file_size):
 def test_a_trailer_that_just_fits_is_taken():
     raw = lsmt.build(TRAILER)
     assert lsmt.parse_layer_trailer(raw, 8192 + 4096 + 4096, "x") == TRAILER
-    with pytest.raises(CorruptError, match="256 index entries at byte 8192 do not fit .* at 12287"):
+    with pytest.raises(CorruptError, match=r"256 index entries at byte 8192 do not fit .* at 12287"):
         lsmt.parse_layer_trailer(raw, 8192 + 4096 + 4095, "x")
 
 

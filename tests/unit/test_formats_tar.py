@@ -18,7 +18,7 @@ from tcmu_overlaybd.formats import tar
 
 def pax(payload: bytes) -> bytes:
     whole = tar.build_start(len(payload)) + payload
-    return whole.ljust(tar.end_offset(len(payload)), b"\0") + bytes(tar.END_SIZE)
+    return whole.ljust(tar.end_offset(tar.Payload(1536, len(payload), "pax")), b"\0") + bytes(tar.END_SIZE)
 
 
 def ustar(payload: bytes, **fields: object) -> bytes:
@@ -84,8 +84,15 @@ def test_signed_checksums_of_old_tars_are_taken():
 
 def test_a_payload_beyond_the_end_is_corrupt():
     whole = pax(b"x" * 5000)
-    with pytest.raises(CorruptError, match="5000 bytes of payload at 1536, the file ends at 6000"):
+    with pytest.raises(CorruptError, match=r"5000 bytes of payload at 1536 .* the file has 6000"):
         tar.detect(whole[:1536], 6000, "x")
+
+
+def test_a_lost_end_mark_is_corrupt():
+    whole = pax(b"x" * 5000)
+    assert tar.detect(whole[:1536], len(whole), "x") is not None
+    with pytest.raises(CorruptError, match="cut short"):
+        tar.detect(whole[:1536], len(whole) - 1, "x")
 
 
 def test_a_wrong_checksum_is_named_with_both_values():

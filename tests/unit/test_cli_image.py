@@ -1,0 +1,375 @@
+"""layer and image commands: what goes wrong, each with its exit code, its sentence, and no half-made file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from oracle.reader import lsmt_block, read_layer, read_upper, stack
+from small_disk import small_disk
+
+HOLD = """
+import sys, time
+from tcmu_overlaybd.image.open import open_image
+image = open_image(sys.argv[1], writable=True, holder="a test")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# ---- layer create --------------------------------------------------------------
+
+
+def test_create_makes_a_pair_of_headers(tmp_path, program):
+    done = program("layer", "create", tmp_path / "d", tmp_path / "i", 1 << 20)
+    assert (done.returncode, done.stderr) == (0, "")
+    data, index = (lsmt_block((tmp_path / name).read_bytes()) for name in "di")
+    assert (data[0], data[3], data[4]) == (3, 1 << 20, done.stdout.strip())
+    assert (index[0], index[1], index[3], index[4]) == (1, 4096, 1 << 20, done.stdout.strip())
+    assert read_upper(tmp_path / "d", tmp_path / "i").segments == []
+
+
+def test_create_equals_the_reference_but_for_the_uuid(vectors, tmp_path, program):
+    uuid = program("layer", "create", tmp_path / "d", tmp_path / "i", "1G").stdout.strip().encode()
+    for name, path in (("d", "rw/fresh.data"), ("i", "rw/fresh.index")):
+        expected = bytearray((vectors / path).read_bytes())
+        expected[56:92] = uuid
+        assert (tmp_path / name).read_bytes() == expected
+
+
+def test_create_sparse_makes_a_hole_file_and_an_empty_index(tmp_path, program):
+    done = program("layer", "create", tmp_path / "d", tmp_path / "i", "1M", "--sparse")
+    assert done.returncode == 0
+    assert (tmp_path / "d").stat().st_size == (1 << 20) + 4096
+    assert (tmp_path / "d").stat().st_blocks * 512 <= 8192
+    assert lsmt_block((tmp_path / "d").read_bytes()[:4096])[0] == 0x13
+    assert (tmp_path / "i").read_bytes() == b""
+
+
+@pytest.mark.parametrize("existing", ["d", "i"])
+def test_create_replaces_nothing_and_leaves_nothing(existing, tmp_path, fails):
+    (tmp_path / existing).write_text("precious")
+    sentence = fails(1, "layer", "create", tmp_path / "d", tmp_path / "i", 4096)
+    assert f"{tmp_path / existing}: exists already" in sentence
+    assert everything_in(tmp_path) == {existing}
+    assert (tmp_path / existing).read_text() == "precious"
+
+
+def test_create_follows_no_link(tmp_path, fails):
+    (tmp_path / "d").symlink_to(tmp_path / "elsewhere")
+    fails(1, "layer", "create", tmp_path / "d", tmp_path / "i", 4096)
+    assert everything_in(tmp_path) == {"d"}
+
+
+@pytest.mark.parametrize("size", ["513", "-1", "x", "1.5G", "999999999999999999"])
+def test_create_with_an_impossible_size_is_wrong_usage(size, tmp_path, program):
+    done = program("layer", "create", "--", tmp_path / "d", tmp_path / "i", size)
+    assert done.returncode == 2
+    assert everything_in(tmp_path) == set()
+
+
+def test_create_in_a_folder_that_is_not_there(tmp_path, fails):
+    assert "there is no folder" in fails(3, "layer", "create", tmp_path / "no/d", tmp_path / "i", 4096)
+    assert everything_in(tmp_path) == set()
+
+
+# ---- wrong sources --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["export", "verify", "info", "commit", "merge"])
+def test_a_path_that_is_not_there_is_3(command, tmp_path, fails):
+    output = [] if command in ("verify", "info") else ["-o", tmp_path / "out"]
+    assert fails(3, "image", command, tmp_path / "nope.json", *output).endswith("nope.json: no such file")
+    assert everything_in(tmp_path) == set()
+
+
+def test_a_registry_reference_is_4_and_says_when_it_comes(tmp_path, fails):
+    reference = "registry.example.org:5000/some/image:tag"
+    assert "registry" in fails(4, "image", "export", reference, "-o", tmp_path / "out")
+
+
+def test_a_missing_lower_is_named_with_its_place(private_vectors, tmp_path, fails):
+    (private_vectors / "stack/l2.lsmt").unlink()
+    config = private_vectors / "stack3-raw.config.v1.json"
+    sentence = fails(3, "image", "export", config, "-o", tmp_path / "out")
+    assert sentence == f"layer 2 of 3: {private_vectors}/stack/l2.lsmt: no such layer file"
+
+
+@pytest.mark.parametrize(
+    "name", ["stack/l1.lsmt", "stack/l1.lz4", "stack/l3.lz4.tar", "sealed/overlaybd.sealed"]
+)
+def test_a_truncated_layer_is_5_at_any_length(name, private_vectors, tmp_path, fails):
+    data = (private_vectors / name).read_bytes()
+    payload_end = len(data) if not name.endswith(".tar") else 1536 + 1680
+    for length in (0, 1, 511, 512, 1536, 4096, payload_end // 2, payload_end - 1):
+        (private_vectors / name).write_bytes(data[:length])
+        sentence = fails(5, "image", "verify", private_vectors / name)
+        assert name in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_header_is_5(private_vectors, tmp_path, fails):
+    path = private_vectors / "commit/lz4-4k.zfile"
+    data = bytearray(path.read_bytes())
+    data[50] ^= 4
+    path.write_bytes(data)
+    sentence = fails(5, "image", "export", path, "-o", tmp_path / "out")
+    assert "ZFile header: its digest is" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_block_is_5_with_layer_and_leaves_no_output(private_vectors, tmp_path, fails):
+    path = private_vectors / "commit/lz4-4k.zfile"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 4
+    path.write_bytes(data)
+    sentence = fails(5, "image", "export", path, "-o", tmp_path / "out")
+    assert str(path) in sentence
+    assert "block 0" in sentence or "block 1" in sentence
+    sentence = fails(5, "image", "commit", path, "-o", tmp_path / "out")
+    assert everything_in(tmp_path) - everything_in(private_vectors.parent) == set()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x7fELF" + bytes(5000), bytes(100_000)])
+def test_a_file_that_is_no_layer_is_5(content, tmp_path, fails):
+    (tmp_path / "x").write_bytes(content)
+    assert "neither LSMT, ZFile nor a tar of one" in fails(5, "image", "info", tmp_path / "x")
+
+
+def test_a_folder_without_a_configuration_is_3(tmp_path, fails):
+    assert "config.v1.json: no such file" in fails(3, "image", "info", tmp_path)
+
+
+def test_a_fifo_is_refused_at_once(tmp_path, fails):
+    os.mkfifo(tmp_path / "fifo")
+    fails(2, "image", "verify", tmp_path / "fifo")
+
+
+def test_a_configuration_among_layers_is_wrong_usage(vectors, fails):
+    fails(2, "image", "info", vectors / "stack/l1.lsmt", vectors / "rw.config.v1.json")
+
+
+def test_more_than_255_lowers_are_refused(vectors, tmp_path, fails):
+    layers = [vectors / "empty/empty.lsmt"] * 256
+    assert "256 lower layers, at most 255" in fails(1, "image", "export", *layers, "-o", tmp_path / "out")
+
+
+def test_255_lowers_are_stacked(vectors, program):
+    layers = [vectors / "empty/empty.lsmt"] * 254 + [vectors / "stack/l1.lsmt"]
+    assert program("image", "verify", *layers).returncode == 0
+
+
+# ---- outputs ---------------------------------------------------------------------
+
+WRITERS = [
+    ["export", "rw.config.v1.json"],
+    ["commit", "rw.config.v1.json"],
+    ["merge", "stack3-raw.config.v1.json"],
+    ["import", "rw/rw.data"],
+]
+
+
+@pytest.mark.parametrize(("command", "source"), WRITERS)
+def test_an_existing_output_stays_and_is_1(command, source, vectors, tmp_path, fails):
+    (tmp_path / "out").write_text("precious")
+    assert "exists already" in fails(1, "image", command, vectors / source, "-o", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "precious"
+    assert everything_in(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize(("command", "source"), WRITERS)
+def test_an_output_in_no_folder_is_3(command, source, vectors, tmp_path, fails):
+    fails(3, "image", command, vectors / source, "-o", tmp_path / "no/out")
+
+
+@pytest.mark.parametrize(("command", "source"), WRITERS)
+def test_a_full_disk_is_1_and_leaves_nothing(command, source, vectors, tmp_path, fails):
+    with small_disk(tmp_path / "small", "64k") as folder:
+        sentence = fails(1, "image", command, vectors / source, "-o", folder / "out")
+        assert everything_in(folder) == set()
+    assert "No space left" in sentence or "full" in sentence
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--uuid", "nope"],
+        ["--parent-uuid", "nope"],
+        ["--message", "x" * 257],
+        ["--zfile", "lzma"],
+        ["--zfile", "lz4", "--block-size", "5000"],
+        ["--zfile", "lz4", "--block-size", "2"],
+        ["--block-size", "4096"],
+        ["--threads", "0"],
+    ],
+)
+def test_impossible_options_are_wrong_usage(options, vectors, tmp_path, program):
+    done = program("image", "commit", vectors / "rw.config.v1.json", "-o", tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert everything_in(tmp_path) == set()
+
+
+def test_commit_is_readable_by_others(vectors, tmp_path, program):
+    program("image", "commit", vectors / "rw.config.v1.json", "-o", tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o644 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_commit_as_json(vectors, tmp_path, program):
+    done = program("image", "commit", vectors / "rw.config.v1.json", "-o", tmp_path / "out", "--json")
+    data = (tmp_path / "out").read_bytes()
+    assert json.loads(done.stdout) == {
+        "path": str(tmp_path / "out"),
+        "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "size": len(data),
+    }
+
+
+def test_commit_of_a_committed_stack_has_nothing_to_do(vectors, tmp_path, fails):
+    config = vectors / "stack3-raw.config.v1.json"
+    assert "image merge" in fails(2, "image", "commit", config, "-o", tmp_path / "out")
+
+
+def test_commit_leaves_the_upper_as_it_is(private_vectors, tmp_path, program):
+    before = [(private_vectors / name).read_bytes() for name in ("rw/rw.data", "rw/rw.index")]
+    program("image", "commit", private_vectors / "rw.config.v1.json", "-o", tmp_path / "out")
+    assert [(private_vectors / name).read_bytes() for name in ("rw/rw.data", "rw/rw.index")] == before
+    assert everything_in(private_vectors / "rw") == {"rw.data", "rw.index", "fresh.data", "fresh.index"}
+
+
+def test_an_upper_that_another_process_holds_is_1_and_names_it(private_vectors, tmp_path, fails):
+    config = private_vectors / "rw.config.v1.json"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(config)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        for command in ("commit", "export"):
+            sentence = fails(1, "image", command, config, "-o", tmp_path / "out")
+            assert f"a test, pid {holder.pid}" in sentence
+        assert not (tmp_path / "out").exists()
+    finally:
+        holder.kill()
+        holder.wait(10)
+
+
+def test_a_killed_commit_leaves_nothing(vectors, tmp_path):
+    """The output has no name until it is whole, so nobody has to clean up."""
+    raw = tmp_path / "raw"
+    with raw.open("wb") as file:
+        for n in range(64):
+            file.write(os.urandom(1 << 20) if n % 2 else bytes(1 << 20))
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "tcmu_overlaybd", "image", "import", str(raw), "--zfile", "zstd"]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "out/layer")])
+    time.sleep(0.3)
+    process.kill()
+    process.wait(10)
+    assert everything_in(tmp_path / "out") <= {"layer"}  # nothing, or it was quicker than the kill
+
+
+# ---- import and merge --------------------------------------------------------------
+
+
+def test_import_stores_neither_holes_nor_zeros(tmp_path, program):
+    raw = tmp_path / "raw"
+    with raw.open("wb") as file:
+        file.write(b"a" * 4096 + bytes(8192) + b"b" * 512)
+        file.truncate(1 << 20)
+    assert program("image", "import", raw, "-o", tmp_path / "layer").returncode == 0
+    layer = read_layer(tmp_path / "layer")
+    assert layer.size == 1 << 20
+    assert not any(segment.is_zero for segment in layer.segments)
+    assert sum(segment.length for segment in layer.segments) <= 16
+    assert stack([layer]).read(0, 1 << 20) == raw.read_bytes()
+
+
+def test_import_without_detection_stores_written_zeros(tmp_path, program):
+    raw = tmp_path / "raw"
+    raw.write_bytes(b"a" * 4096 + bytes(65536) + b"b" * 4096)
+    assert program("image", "import", raw, "-o", tmp_path / "layer", "--no-detect-zeros").returncode == 0
+    layer = read_layer(tmp_path / "layer")
+    assert sum(segment.length for segment in layer.segments) * 512 == raw.stat().st_size
+    assert stack([layer]).read(0, layer.size) == raw.read_bytes()
+
+
+@pytest.mark.parametrize("length", [1, 511, 513, 4097, 100_001])
+def test_import_rounds_the_size_up_to_a_sector(length, tmp_path, program):
+    raw = tmp_path / "raw"
+    raw.write_bytes(b"x" * length)
+    done = program("image", "import", raw, "-o", tmp_path / "layer", "--zfile", "lz4", "--tar")
+    assert done.returncode == 0, done.stderr
+    layer = read_layer(tmp_path / "layer")
+    assert layer.size == -(-length // 512) * 512
+    assert stack([layer]).read(0, layer.size) == (b"x" * length).ljust(layer.size, b"\0")
+
+
+def test_import_of_nothing_is_wrong_usage(tmp_path, fails):
+    (tmp_path / "raw").write_bytes(b"")
+    fails(2, "image", "import", tmp_path / "raw", "-o", tmp_path / "layer")
+    fails(3, "image", "import", tmp_path / "nope", "-o", tmp_path / "layer")
+
+
+def test_commit_detects_zeros_when_asked(tmp_path, program):
+    """The zeros stay zeros: they hide what lies below."""
+    raw = tmp_path / "raw"
+    raw.write_bytes(b"a" * 4096 + bytes(65536) + b"b" * 4096)
+    program("image", "import", raw, "-o", tmp_path / "one", "--no-detect-zeros")
+    done = program("image", "commit", tmp_path / "one", "-o", tmp_path / "two", "--detect-zeros")
+    assert done.returncode == 0, done.stderr
+    layer = read_layer(tmp_path / "two")
+    assert sum(segment.length for segment in layer.segments if segment.is_zero) == 128
+    assert (tmp_path / "two").stat().st_size < (tmp_path / "one").stat().st_size - 60_000
+
+
+# ---- verify --------------------------------------------------------------------------
+
+
+def test_verify_compares_the_digest_of_the_configuration(private_vectors, program, fails):
+    path = private_vectors / "stack/l1.lsmt"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    config = private_vectors / "x.json"
+    lower = {"file": "stack/l1.lsmt", "digest": f"sha256:{digest}", "size": path.stat().st_size}
+    config.write_text(json.dumps({"lowers": [lower]}))
+    done = program("image", "verify", config)
+    assert done.returncode == 0
+    assert "nothing vouches" not in done.stdout
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    assert "its digest is sha256:" in fails(5, "image", "verify", config)
+    assert program("image", "verify", path).returncode == 0  # plain LSMT has no checksum of its own
+
+
+def test_verify_says_what_nothing_vouches_for(vectors, program):
+    done = program("image", "verify", vectors / "stack/l1.lsmt")
+    assert "nothing vouches for 221184 bytes of data" in done.stdout
+    done = program("image", "verify", vectors / "commit/raw-nocrc.zfile")
+    assert "nothing vouches for 37 blocks" in done.stdout
+
+
+def test_verify_names_every_damaged_layer_and_the_offset(private_vectors, program):
+    for name, at in (("stack/l1.lz4", 600), ("stack/l2.zstd16k", 600)):
+        data = bytearray((private_vectors / name).read_bytes())
+        data[at] ^= 1
+        (private_vectors / name).write_bytes(data)
+    done = program("image", "verify", private_vectors / "stack3-mixed.config.v1.json", "--json")
+    assert done.returncode == 5
+    report = json.loads(done.stdout)
+    assert [bool(layer["problems"]) for layer in report["layers"]] == [True, True, False]
+    assert report["sound"] is False
+    assert "(and 1 more)" in done.stderr
