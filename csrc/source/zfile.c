@@ -8,8 +8,7 @@
  * that the source below notes all that is absent (source.h).
  *
  * A block that fails its checksum or does not decompress is discarded below and
- * read again, MAX_DISCARDS times.  The second reading may miss and the command
- * start over, so how often a block was discarded is remembered in suspects.
+ * read again (suspects.h says how often), where discarding can help.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -20,10 +19,9 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/log.h"
 #include "codec/crc32c.h"
 #include "source/zfile_scratch.h"
-
-#define MAX_DISCARDS 2
 
 /* Bytes decompressed at once when a file is verified. */
 #define VERIFY_SIZE (256u << 10)
@@ -41,37 +39,6 @@ struct walk {
 static uint64_t block_end(const struct zfile *zfile, uint64_t block)
 {
     return min_u64((block + 1) << zfile->block_shift, zfile->source.size);
-}
-
-/* ---- blocks that failed --------------------------------------------------- */
-
-/* The place of block among the suspects, else a free one, else NULL. */
-static struct zfile_suspect *find_suspect(struct zfile *zfile, uint64_t block)
-{
-    struct zfile_suspect *free_place = NULL;
-    for (int i = 0; i < ZFILE_NR_SUSPECTS; i++) {
-        struct zfile_suspect *suspect = &zfile->suspects[i];
-        if (suspect->nr_discards > 0 && suspect->block == block)
-            return suspect;
-        if (suspect->nr_discards == 0)
-            free_place = suspect;
-    }
-    return free_place;
-}
-
-/* True when block may be discarded once more.  The last failure clears it, so
- * that a later read tries anew. */
-static bool may_discard(struct zfile *zfile, uint64_t block)
-{
-    pthread_mutex_lock(&zfile->lock);
-    struct zfile_suspect *suspect = find_suspect(zfile, block);
-    bool may = suspect != NULL && suspect->nr_discards < MAX_DISCARDS;
-    if (may)
-        *suspect = (struct zfile_suspect){.block = block, .nr_discards = suspect->nr_discards + 1};
-    else if (suspect != NULL)
-        suspect->nr_discards = 0;
-    pthread_mutex_unlock(&zfile->lock);
-    return may;
 }
 
 /* ---- one block --------------------------------------------------------------- */
@@ -118,20 +85,30 @@ static enum obd_status read_span(const struct walk *walk, uint64_t first, uint64
     return source_read(walk->zfile->below, walk->context, &cursor, length, begin);
 }
 
-/* A block failed: has it fetched again, as often as that is allowed.  It goes to
- * the front of the span; blocks not delivered yet lie at least its length behind. */
-static enum obd_status decode_again(const struct walk *walk, uint64_t block, void *to)
+/* Has the source below forget a block that failed, so that it is fetched again. */
+static bool discard_block(struct zfile *zfile, uint64_t block)
 {
-    struct zfile *zfile = walk->zfile;
     uint64_t begin = jump_table_offset(&zfile->table, block);
     uint64_t length = jump_table_offset(&zfile->table, block + 1) - begin;
+    if (!suspects_accuse(&zfile->suspects, block, clock_now_ns()))
+        return false;
+    if (source_discard(zfile->below, begin, length) != OBD_OK) {
+        suspects_clear(&zfile->suspects, block);
+        return false;
+    }
+    log_write(OBD_LOG_WARNING, "%s; it is read again", status_text());
+    return true;
+}
+
+/* A block failed: reads it again, as often as that is allowed.  It goes to the
+ * front of the span; blocks not delivered yet lie at least its length behind. */
+static enum obd_status decode_again(const struct walk *walk, uint64_t block, void *to)
+{
     enum obd_status status = OBD_E_CORRUPT;
-    while (status == OBD_E_CORRUPT && may_discard(zfile, block)) {
-        if (source_discard(zfile->below, begin, length) != OBD_OK)
-            break;
+    while (status == OBD_E_CORRUPT && discard_block(walk->zfile, block)) {
         status = read_span(walk, block, block + 1);
         if (status == OBD_OK)
-            status = decode(zfile, block, walk->scratch->span, to);
+            status = decode(walk->zfile, block, walk->scratch->span, to);
     }
     return status;
 }
@@ -154,6 +131,7 @@ static enum obd_status deliver(struct walk *walk, uint64_t block, const uint8_t 
         status = decode_again(walk, block, to);
     if (status != OBD_OK)
         return status;
+    suspects_clear(&walk->zfile->suspects, block);
     if (is_direct)
         iov_cursor_advance(walk->cursor, wanted);
     else
@@ -223,7 +201,7 @@ static void zfile_destroy(struct source *source)
     struct zfile *zfile = (struct zfile *)source;
     jump_table_free(&zfile->table);
     source_unref(zfile->below);
-    pthread_mutex_destroy(&zfile->lock);
+    suspects_destroy(&zfile->suspects);
     free(zfile);
 }
 

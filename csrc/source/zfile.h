@@ -8,11 +8,10 @@
 #ifndef OBD_SOURCE_ZFILE_H
 #define OBD_SOURCE_ZFILE_H
 
-#include <pthread.h>
-
 #include "codec/codec.h"
 #include "source/jump_table.h"
 #include "source/source.h"
+#include "source/suspects.h"
 
 #define ZFILE_HEADER_SIZE    512u
 #define ZFILE_CHECKSUM_SIZE  4u
@@ -22,15 +21,6 @@
 /* What a writer's output buffer has beyond the block size; the reference's. */
 #define ZFILE_STORED_SLACK 512u
 
-/* Blocks that failed and were asked for again; enough for what goes wrong at
- * the same time. */
-#define ZFILE_NR_SUSPECTS 8
-
-struct zfile_suspect {
-    uint64_t block;
-    unsigned nr_discards; /* 0: this place is free */
-};
-
 struct zfile {
     struct source source; /* first */
     struct source *below; /* referenced */
@@ -39,9 +29,7 @@ struct zfile {
     uint32_t block_shift;
     uint32_t checksum_size; /* 0 or ZFILE_CHECKSUM_SIZE */
     struct jump_table table;
-
-    pthread_mutex_t lock; /* guards suspects */
-    struct zfile_suspect suspects[ZFILE_NR_SUSPECTS];
+    struct suspects suspects;
 };
 
 extern const struct source_ops zfile_ops;

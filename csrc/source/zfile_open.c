@@ -103,7 +103,7 @@ static struct zfile *new_zfile(struct source *below, const struct obd_zfile_para
     zfile->block_size = params->block_size;
     zfile->block_shift = (uint32_t)__builtin_ctz(params->block_size);
     zfile->checksum_size = params->has_block_crc ? ZFILE_CHECKSUM_SIZE : 0;
-    pthread_mutex_init(&zfile->lock, NULL);
+    suspects_init(&zfile->suspects);
     zfile->below = source_ref(below);
     return zfile;
 }

@@ -134,19 +134,23 @@ TEST(a_flipped_byte_in_any_block_is_found_and_named)
 
 /* ---- a source that can fetch again ------------------------------------------ */
 
-/* Bytes in memory, some of them damaged until they are discarded. */
+/* Bytes in memory, some of them damaged until they are discarded.  A cold one
+ * would have to wait for a disk. */
 struct mending {
     struct source source; /* first */
     uint8_t *bytes;
     const uint8_t *good;
     int nr_discards;
+    bool is_cold;
 };
 
 static enum obd_status mending_read(struct source *source, const struct read_context *context,
                                     struct iov_cursor *cursor, size_t length, uint64_t offset)
 {
-    (void)context;
-    iov_cursor_write(cursor, ((struct mending *)source)->bytes + offset, length);
+    struct mending *mending = (struct mending *)source;
+    if (mending->is_cold && context->nowait)
+        return OBD_E_AGAIN;
+    iov_cursor_write(cursor, mending->bytes + offset, length);
     return OBD_OK;
 }
 
@@ -166,19 +170,72 @@ static void mending_destroy(struct source *source)
 static const struct source_ops mending_ops = {
     .kind = "mending", .read = mending_read, .discard = mending_discard, .destroy = mending_destroy};
 
+static struct source *open_mending(const struct zfile_image *image, struct mending *mending)
+{
+    struct source *source;
+    *mending = (struct mending){.bytes = malloc(image->file_size), .good = image->file};
+    memcpy(mending->bytes, image->file, image->file_size);
+    CHECK_OK(source_init(&mending->source, &mending_ops, image->file_size, "mending"));
+    CHECK_OK(source_open_zfile(&mending->source, &image->params, SECONDS(10), &source));
+    return source;
+}
+
+static void damage(struct mending *mending, const struct zfile_image *image, uint64_t block)
+{
+    mending->bytes[zfile_image_block_offset(image, block) + 5] ^= 1;
+}
+
 TEST(blocks_read_again_do_not_disturb_those_around_them)
 {
     struct zfile_image image;
-    struct source *source;
+    struct mending mending;
     zfile_image_make(&image, 100000, 4096, OBD_CODEC_LZ4, true);
-    struct mending mending = {.bytes = malloc(image.file_size), .good = image.file};
-    memcpy(mending.bytes, image.file, image.file_size);
-    mending.bytes[zfile_image_block_offset(&image, 3) + 5] ^= 1;
-    mending.bytes[zfile_image_block_offset(&image, 9) + 5] ^= 1;
-    CHECK_OK(source_init(&mending.source, &mending_ops, image.file_size, "mending"));
-    CHECK_OK(source_open_zfile(&mending.source, &image.params, SECONDS(10), &source));
+    struct source *source = open_mending(&image, &mending);
+    damage(&mending, &image, 3);
+    damage(&mending, &image, 9);
     check_range(source, &image, image.size, 0);
     CHECK(mending.nr_discards == 2);
+    source_unref(source);
+    source_unref(&mending.source);
+    zfile_image_free(&image);
+}
+
+TEST(a_block_may_fail_any_number_of_times_when_it_is_mended_each_time)
+{
+    struct zfile_image image;
+    struct mending mending;
+    zfile_image_make(&image, 100000, 4096, OBD_CODEC_LZ4, true);
+    struct source *source = open_mending(&image, &mending);
+    for (int round = 0; round < 5; round++)
+        for (uint64_t block = 0; block < 24; block++) { /* more than there are places for suspects */
+            damage(&mending, &image, block);
+            check_range(source, &image, 4096, block * 4096);
+        }
+    CHECK(mending.nr_discards == 5 * 24);
+    source_unref(source);
+    source_unref(&mending.source);
+    zfile_image_free(&image);
+}
+
+TEST(nowait_says_again_where_the_source_below_would_wait)
+{
+    struct zfile_image image;
+    struct mending mending;
+    struct demand demand;
+    uint8_t buffer[4096];
+    struct iovec iov = {buffer, sizeof buffer};
+    struct iov_cursor cursor = iov_cursor_at(&iov, 1);
+    zfile_image_make(&image, 100000, 4096, OBD_CODEC_LZ4, true);
+    struct source *source = open_mending(&image, &mending);
+    demand_init(&demand, NULL);
+    struct read_context context = {.nowait = true, .demand = &demand};
+    mending.is_cold = true;
+    CHECK(source_read(source, &context, &cursor, 4096, 0) == OBD_E_AGAIN);
+    mending.is_cold = false;
+    cursor = iov_cursor_at(&iov, 1);
+    CHECK_OK(source_read(source, &context, &cursor, 4096, 0));
+    CHECK(memcmp(buffer, image.plain, 4096) == 0);
+    demand_destroy(&demand);
     source_unref(source);
     source_unref(&mending.source);
     zfile_image_free(&image);
@@ -317,6 +374,8 @@ TEST(verify_refuses_what_is_no_zfile_and_blocks_that_are_not_there)
 TEST_MAIN(T(every_codec_and_block_size_reads_back), T(sizes_around_a_block_read_back),
           T(a_read_into_scattered_pieces_is_the_same), T(a_zfile_inside_a_zfile_reads_back),
           T(a_flipped_byte_in_any_block_is_found_and_named), T(blocks_read_again_do_not_disturb_those_around_them),
+          T(a_block_may_fail_any_number_of_times_when_it_is_mended_each_time),
+          T(nowait_says_again_where_the_source_below_would_wait),
           T(noise_without_checksums_is_refused_or_read_but_never_crashes),
           T(open_refuses_parameters_that_make_no_sense), T(open_refuses_hostile_jump_tables),
           T(open_refuses_a_truncated_file), T(a_file_cut_after_it_was_opened_is_corrupt_not_zeros),
