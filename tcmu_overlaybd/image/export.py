@@ -1,4 +1,4 @@
-"""``image export``: an image as a raw disk, into a new sparse file or onto a block device."""
+"""``image export``: an image as a raw disk, into a sparse file or onto a block device."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BLKGETSIZE64 = 0x80081272
 
 
 def export_image(image: Image, output: Path, *, progress: Progress = no_progress) -> None:
-    """Writes image to output: a file, which must be new and appears when it is whole, or a device.
+    """Writes image to output: a file, made or replaced when all is there, or a device.
 
-    Raises FailedError when the file exists, UsageError when the device is too small,
+    Raises FailedError when output exists and is neither, UsageError when the device is too small,
     BusyError when it is in use, and what reading the image raises.
     """
     if output.is_block_device():
         _export_to_device(image, output, progress)
         return
-    with OutputFile(output) as file:
+    with OutputFile(output, replace=True) as file:
         os.ftruncate(file.fd, image.size)
         _copy(image, file.fd, lambda _extent: None, progress)
 

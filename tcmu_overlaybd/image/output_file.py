@@ -1,6 +1,7 @@
-"""An output file that is there whole or not at all, and never replaces another.
+"""An output file that is there whole or not at all.
 
-It is written without a name (O_TMPFILE), so that even kill -9 leaves nothing behind,
+A layer never replaces a file, since others may have it in use by its name; an
+exported disk may, in one step.  It is written without a name (O_TMPFILE), so that even kill -9 leaves nothing behind,
 synced, and only then linked to its name; where the file system has no unnamed files,
 under a hidden name that is removed on failure.
 """
@@ -22,17 +23,19 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 class OutputFile:
     """``with OutputFile(path) as output:`` write to ``output.fd``; the end of the block keeps the file.
 
-    An exception inside discards it.  Raises FailedError when path exists already,
-    at once or, if it has come since, at the end; NoSpaceError when the disk is full.
+    An exception inside discards it, and with ``replace`` leaves what was there.  Raises
+    FailedError when path exists already, at once or, if it has come since, at the end
+    (with ``replace`` only when it is no regular file); NoSpaceError when the disk is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
         self.path = path
+        self._replace = replace
         self.fd = -1
         self._hidden: Path | None = None
 
     def __enter__(self) -> Self:
-        if os.path.lexists(self.path):
+        if os.path.lexists(self.path) and not (self._replace and self.path.is_file()):
             raise self._exists()
         if not self.path.parent.is_dir():
             raise MissingError(f"{self.path}: there is no folder {self.path.parent}")
@@ -67,7 +70,7 @@ class OutputFile:
         except OSError as error:
             if error.errno not in _NO_UNNAMED_FILES:
                 raise
-        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        hidden = self._hidden_path()
         descriptor = os.open(hidden, flags | os.O_CREAT | os.O_EXCL, MODE)
         self._hidden = hidden
         return descriptor
@@ -78,13 +81,28 @@ class OutputFile:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # Python follows the link in /proc only when it is given a folder.
-            os.link(source, self.path.name, dst_dir_fd=folder, follow_symlinks=self._hidden is None)
+            if not self._replace:
+                os.link(source, self.path.name, dst_dir_fd=folder, follow_symlinks=self._hidden is None)
+            else:
+                self._replace_with(source, folder)
             os.fsync(folder)
         finally:
             os.close(folder)
 
+    def _replace_with(self, source: Path | str, folder: int) -> None:
+        """A link cannot replace a name, a rename can: by way of the hidden name."""
+        if self._hidden is None:
+            hidden = self._hidden_path()
+            os.link(source, hidden.name, dst_dir_fd=folder, follow_symlinks=True)
+            self._hidden = hidden
+        self._hidden.rename(self.path)
+        self._hidden = None
+
+    def _hidden_path(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+
     def _exists(self) -> FailedError:
-        return FailedError(f"{self.path}: exists already, and an output never replaces a file")
+        return FailedError(f"{self.path}: exists already, and is not replaced")
 
     def _translate(self, error: OSError) -> Exception:
         if error.errno == errno.EEXIST:
