@@ -1,9 +1,9 @@
 """An output file that is there whole or not at all.
 
 A layer never replaces a file, since others may have it in use by its name; an
-exported disk may, in one step.  It is written without a name (O_TMPFILE), so that even kill -9 leaves nothing behind,
-synced, and only then linked to its name; where the file system has no unnamed files,
-under a hidden name that is removed on failure.
+exported disk may, in one step.  It is written without a name (O_TMPFILE), so that
+even kill -9 leaves nothing behind, synced, and only then linked to its name; where
+the file system has no unnamed files, under a hidden name that is removed on failure.
 """
 
 from __future__ import annotations
