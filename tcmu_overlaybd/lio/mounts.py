@@ -18,7 +18,7 @@ MAX_USES = 5  # named in one sentence
 
 
 def uses_of_disk(disk: str, *, sys: Path = SYS, proc: Path = PROC) -> list[str]:
-    """What holds ``sda`` or a partition of it, each as ``mounted at /mnt (pid 12)``; [] when nothing."""
+    """What holds ``sda`` or a partition of it, each as ``sda1 is mounted at /mnt``; [] when nothing."""
     numbers = device_numbers(disk, sys=sys)
     uses = dict.fromkeys([*_mounts(numbers, proc), *_holders(disk, sys), *_swaps(numbers, proc)])
     return list(uses) or list(dict.fromkeys(_open_files(numbers, proc)))
@@ -43,9 +43,9 @@ def parse_mountinfo(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(numbers: dict[str, str], proc: Path) -> Iterator[str]:
-    """One look per mount namespace: processes share them."""
+    """One look per mount namespace, ours first: processes share them."""
     seen = set()
-    for pid in _pids(proc):
+    for pid in ["self", *_pids(proc)]:
         namespace = _link(proc / pid / "ns/mnt")
         if namespace and namespace in seen:
             continue
@@ -54,7 +54,8 @@ def _mounts(numbers: dict[str, str], proc: Path) -> Iterator[str]:
             seen.add(namespace)
         for number, point in parse_mountinfo(text):
             if number in numbers:
-                yield f"{numbers[number]} is mounted at {point} (seen by pid {pid})"
+                where = "" if pid == "self" else f" in another mount namespace (that of pid {pid})"
+                yield f"{numbers[number]} is mounted at {point}{where}"
 
 
 def _holders(disk: str, sys: Path) -> Iterator[str]:

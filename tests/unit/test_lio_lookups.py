@@ -57,7 +57,15 @@ def test_disk_that_nobody_uses_has_no_uses(machine):
 
 def test_mount_in_another_namespace_is_seen(machine):
     put(machine / "proc/77/mountinfo", "30 1 8:1 / /mnt/a\\040b rw - ext4 /dev/sda1 rw\n")
-    assert uses(machine) == ["sda1 is mounted at /mnt/a b (seen by pid 77)"]
+    assert uses(machine) == ["sda1 is mounted at /mnt/a b in another mount namespace (that of pid 77)"]
+
+
+def test_mount_of_our_own_is_named_once_and_plainly(machine):
+    for pid in ("self", "77"):
+        put(machine / "proc" / pid / "mountinfo", "30 1 8:0 / /mnt rw - ext4 /dev/sda rw\n")
+        (machine / "proc" / pid / "ns").mkdir()
+        (machine / "proc" / pid / "ns/mnt").symlink_to("mnt:[1]")
+    assert uses(machine) == ["sda is mounted at /mnt"]
 
 
 def test_mount_of_another_disk_with_a_similar_number_is_not_ours(machine):

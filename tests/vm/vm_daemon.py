@@ -1,0 +1,115 @@
+"""A daemon of the test's own, as a process: started, asked, killed, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tcmu_overlaybd.daemon.client import Client
+from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus
+from tcmu_overlaybd.errors import OverlayBDError
+
+CONFIGFS = Path("/sys/kernel/config/target")
+READY_S = 60.0
+
+
+class VmDaemon:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "TCMU_OVERLAYBD_TEST_BUILD": "1",
+            "STATE_DIRECTORY": str(folder / "state"),
+            "RUNTIME_DIRECTORY": str(folder / "run"),
+            **environment,
+        }
+        self.client = Client(folder / "run/control.socket")
+        self.log_path = folder / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # -- the process
+
+    def start(self, *prefix: str) -> None:
+        """Returns when the control socket answers.  prefix goes in front of the command: strace."""
+        command = [*prefix, sys.executable, "-m", "tcmu_overlaybd", "-v", "serve"]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stderr=log, env=self.environment, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + READY_S
+        while not self.answers():
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"the daemon does not become ready:\n{self.log()}"
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        try:
+            self.client.version(5)
+        except OverlayBDError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """kill -9, and gone."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def stop(self) -> float:
+        """SIGTERM; returns how long the end took, in seconds."""
+        assert self.process is not None
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        return time.monotonic() - begun
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    # -- what is asked of it
+
+    def attach(self, *source: Path, **options: object) -> DeviceStatus:
+        paths = tuple(str(path.absolute()) for path in source)
+        if "upper" in options:
+            options["upper"] = str(options["upper"])
+        return self.client.attach(AttachRequest(source=paths, **options))
+
+    def detach(self, name: str, **options: object) -> DeviceStatus:
+        return self.client.detach(name, DetachRequest(**options))
+
+    def cli(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tcmu_overlaybd", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=120, env=self.environment
+        )
+
+    def clean_up(self) -> None:
+        """Detaches everything, by force, and stops; a daemon that was killed is started for it."""
+        if not self.is_running:
+            self.start()
+        for device in self.client.devices():
+            self.detach(device.name, force=True)
+        self.stop()
+
+
+def leftovers() -> list[str]:
+    """What there is in configfs of backstores and ports."""
+    core = [path for path in CONFIGFS.glob("core/user_*/*") if path.is_dir()]
+    return sorted(str(path) for path in [*core, *CONFIGFS.glob("loopback/naa.*")])
+
+
+def run(*command: object, timeout: float = 120) -> str:
+    """A program that must succeed; returns what it printed."""
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=timeout
+    )
+    assert result.returncode == 0, f"{command}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
+    return result.stdout
