@@ -141,6 +141,4 @@ const struct file_calls file_calls_with_faults = {
     .reserve = faulty_reserve,
 };
 
-#else
-typedef int fault_file_is_empty; /* ISO C wants one declaration */
 #endif

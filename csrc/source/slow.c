@@ -314,6 +314,4 @@ enum obd_status source_set_late(struct source *source, bool is_late)
     return OBD_OK;
 }
 
-#else
-typedef int slow_is_empty; /* ISO C wants one declaration */
 #endif
