@@ -17,7 +17,7 @@
 
 static bool make_room(struct ring_command *command, uint32_t nr_iov)
 {
-    if (nr_iov <= command->iov_room)
+    if (command->iov != NULL && nr_iov <= command->iov_room)
         return true;
     uint32_t room = (uint32_t)max_u64(nr_iov, MIN_IOV_ROOM);
     struct iovec *iov = realloc(command->iov, room * sizeof *iov);
