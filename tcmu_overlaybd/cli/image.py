@@ -95,7 +95,9 @@ def info(source: tuple[str, ...], as_json: bool) -> None:
 
 @image.command()
 @source_argument
-@click.option("-o", "--output", type=FILE, required=True, help="A file, replaced at the end, or a block device.")
+@click.option(
+    "-o", "--output", type=FILE, required=True, help="A file, replaced at the end, or a block device."
+)
 @verbosity
 def export(source: tuple[str, ...], output: Path) -> None:
     """Write the stacked image as a raw, sparse file, or onto a block device."""
