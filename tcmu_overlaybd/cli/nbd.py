@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -60,24 +60,20 @@ def nbd(
     SOURCE is an image configuration, a folder of one, or layer files, lowest first.
     """
     testing.arm_from_environment()
-    opened = open_image(
-        source,
-        writable=writable,
-        upper_dir=upper_dir,
-        size=size,
-        drop_unflushed=drop_unflushed,
-        holder=f"{PROGRAM} nbd, pid {os.getpid()}",
-    )
-    with (
-        closing(opened),
-        StopSignals() as signals,
-        socket_at(socket_path) as path,
-        serve_image(opened.image, opened.name, path, io_timeout_ms=int(timeout * 1000)) as server,
-    ):
-        if command is not None:
-            return run_command(command, server.uri, signals)
-        click.echo(server.uri)
-        signals.wait()
+    with StopSignals() as signals, socket_at(socket_path) as path:
+        opened = open_image(
+            source,
+            writable=writable,
+            upper_dir=upper_dir,
+            size=size,
+            drop_unflushed=drop_unflushed,
+            holder=f"{PROGRAM} nbd, pid {os.getpid()}",
+        )
+        with serve_image(opened, path, io_timeout_ms=int(timeout * 1000)) as server:
+            if command is not None:
+                return run_command(command, server.uri, signals)
+            click.echo(server.uri)
+            signals.wait()
     return 0
 
 

@@ -1,8 +1,8 @@
 """An image in service over NBD, from this process: core, device, server, in that order.
 
-It ends in the reverse order and inside deadlines: connections are answered, then
-the device is closed.  What was acknowledged is flushed at the latest when the image
-is closed, by whoever opened it.
+It ends in the reverse order and inside deadlines: connections are answered, what is
+still parked is cancelled, the device is closed, and with the image what was
+acknowledged is flushed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tcmu_overlaybd.errors import TimeoutExpiredError
+from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device
-from tcmu_overlaybd.native.image import Image
 from tcmu_overlaybd.nbd.handshake import Export
 from tcmu_overlaybd.nbd.server import Server
 
@@ -22,31 +21,46 @@ STOP_SECONDS = 15.0
 
 
 @contextmanager
-def serve_image(image: Image, name: str, path: Path, *, io_timeout_ms: int) -> Iterator[Server]:
-    """Serves image on the unix socket path while the context lasts.
+def serve_image(opened: OpenImage, path: Path, *, io_timeout_ms: int) -> Iterator[Server]:
+    """Serves opened, which it takes, on the unix socket path while the context lasts.
 
-    Raises BusyError when somebody listens there; at the end TimeoutExpiredError when
-    a command hangs: then nothing is freed under it, and the process should end.
+    When that cannot begin (BusyError: somebody listens there), the image is closed and
+    an upper that was made for it is gone again.  At the end it raises what the last
+    flush said, or TimeoutExpiredError when a command hangs.
     """
-    export = Export(image.size, description=name, is_read_only=image.is_read_only)
-    with ExitStack() as stack:
-        core = stack.enter_context(Core.open())
-        device = stack.enter_context(Device.open(core, image, name=name, io_timeout_ms=io_timeout_ms))
-        server = Server(path, device, export)
+    try:
+        service = Service(opened, path, io_timeout_ms)
+    except BaseException:
+        opened.undo()
+        raise
+    try:
+        yield service.server
+    finally:
         try:
-            yield server
+            service.end()
         finally:
-            try:
-                end(server, device)
-            except TimeoutExpiredError:
-                stack.pop_all()
-                raise
+            opened.close()
 
 
-def end(server: Server, device: Device) -> None:
-    """Answers what is in flight; what is still parked or queued after a while ends as cancelled."""
-    server.begin_stop()
-    if not server.wait_stopped(GRACE_SECONDS):
-        device.fail_parked()
-    server.finish_stop(STOP_SECONDS)
-    device.close()
+class Service:
+    """What serves one image.  An end that failed leaves threads behind: the process should end."""
+
+    def __init__(self, opened: OpenImage, path: Path, io_timeout_ms: int) -> None:
+        image = opened.image
+        export = Export(image.size, description=opened.name, is_read_only=image.is_read_only)
+        with ExitStack() as undo:
+            self.core = undo.enter_context(Core.open())
+            self.device = undo.enter_context(
+                Device.open(self.core, image, name=opened.name, io_timeout_ms=io_timeout_ms)
+            )
+            self.server = Server(path, self.device, export)
+            undo.pop_all()
+
+    def end(self) -> None:
+        """Answers what is in flight; what still waits after a while ends as cancelled."""
+        self.server.begin_stop()
+        if not self.server.wait_stopped(GRACE_SECONDS):
+            self.device.fail_parked()
+        self.server.finish_stop(STOP_SECONDS)
+        self.device.close()
+        self.core.close()

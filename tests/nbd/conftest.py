@@ -1,9 +1,8 @@
-"""What tests of the NBD front share: programs that must be there, vectors, a model."""
+"""What tests of the NBD front share: tools that must be there, a new disk."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from tests.nbd.disks import DISK_SIZE, VECTORS
 
 
 @pytest.fixture
-def program() -> Any:
-    """``program("fio")`` is its path; the test is skipped where it is not installed."""
+def tool() -> Any:
+    """``tool("fio")`` is its path; the test is skipped where it is not installed."""
 
     def find(name: str) -> str:
         path = shutil.which(name)
@@ -23,15 +22,6 @@ def program() -> Any:
         return path
 
     return find
-
-
-@pytest.fixture(scope="session")
-def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the vectors with the sparse files unpacked, holes and all."""
-    folder = tmp_path_factory.mktemp("golden") / "vectors"
-    shutil.copytree(VECTORS, folder)
-    subprocess.run(["tar", "-xSf", folder / "vectors-sparse.tar", "-C", folder], check=True)
-    return folder
 
 
 @pytest.fixture

@@ -55,10 +55,10 @@ def write_and_flush(uri: str, number: int) -> None:
 
 
 @pytest.fixture
-def traced(program: Any, upper_of: list[str], tmp_path: Path) -> tuple[list[Request], list[Sync]]:
+def traced(tool: Any, upper_of: list[str], tmp_path: Path) -> tuple[list[Request], list[Sync]]:
     """Three connections that write and flush at the same time."""
     log = tmp_path / "strace.log"
-    prefix = (program("strace"), "-o", str(log), *strace_log.OPTIONS)
+    prefix = (tool("strace"), "-o", str(log), *strace_log.OPTIONS)
     environment = {"TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS": "0"}
     with NbdProcess(*upper_of, prefix=prefix, environment=environment) as server:
         threads = [threading.Thread(target=write_and_flush, args=[server.uri, n]) for n in range(3)]

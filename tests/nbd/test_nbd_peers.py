@@ -41,9 +41,9 @@ def sha256_of(path: Path) -> str:
 # -- libnbd's tools
 
 
-def test_nbdinfo_sees_a_read_only_export(program: Any, vectors: Path) -> None:
+def test_nbdinfo_sees_a_read_only_export(tool: Any, vectors: Path) -> None:
     with NbdProcess(vectors / "stack3-raw.config.v1.json") as server:
-        (export,) = json.loads(run(program("nbdinfo"), "--json", server.uri))["exports"]
+        (export,) = json.loads(run(tool("nbdinfo"), "--json", server.uri))["exports"]
     assert export["export-size"] == 2 << 20
     assert export["contexts"] == ["base:allocation"]
     assert (export["block_size_minimum"], export["block_size_preferred"]) == (512, 4096)
@@ -53,9 +53,9 @@ def test_nbdinfo_sees_a_read_only_export(program: Any, vectors: Path) -> None:
     assert not export["can_trim"]
 
 
-def test_nbdinfo_sees_what_a_writable_export_can_do(program: Any, upper_of: list[str]) -> None:
+def test_nbdinfo_sees_what_a_writable_export_can_do(tool: Any, upper_of: list[str]) -> None:
     with NbdProcess(*upper_of) as server:
-        (export,) = json.loads(run(program("nbdinfo"), "--json", server.uri))["exports"]
+        (export,) = json.loads(run(tool("nbdinfo"), "--json", server.uri))["exports"]
     can = [name for name, value in export.items() if name.startswith("can_") and value]
     assert sorted(can) == [
         "can_df",
@@ -69,14 +69,14 @@ def test_nbdinfo_sees_what_a_writable_export_can_do(program: Any, upper_of: list
     assert export["export-size"] == DISK_SIZE
 
 
-def test_nbdinfo_lists_the_export_with_its_image(program: Any, vectors: Path) -> None:
+def test_nbdinfo_lists_the_export_with_its_image(tool: Any, vectors: Path) -> None:
     with NbdProcess(vectors / "empty.config.v1.json") as server:
-        (export,) = json.loads(run(program("nbdinfo"), "--json", "--list", server.uri))["exports"]
+        (export,) = json.loads(run(tool("nbdinfo"), "--json", "--list", server.uri))["exports"]
     assert export["export-name"] == ""
     assert export["description"].endswith("empty.config.v1.json")
 
 
-def test_nbdinfo_map_is_the_image_s_own_map(program: Any, vectors: Path) -> None:
+def test_nbdinfo_map_is_the_image_s_own_map(tool: Any, vectors: Path) -> None:
     config = vectors / "stack3-upper.config.v1.json"
     with open_image(config) as opened:
         kinds = [(e.offset, e.length, [3, 2, 0][e.kind]) for e in opened.image.extents(0, opened.image.size)]
@@ -88,29 +88,27 @@ def test_nbdinfo_map_is_the_image_s_own_map(program: Any, vectors: Path) -> None
         else:
             merged.append((offset, length, kind))
     with NbdProcess(config) as server:
-        found = json.loads(run(program("nbdinfo"), "--json", "--map", server.uri))
+        found = json.loads(run(tool("nbdinfo"), "--json", "--map", server.uri))
     assert [(e["offset"], e["length"], e["type"]) for e in found] == merged
 
 
 @pytest.mark.parametrize("vector", READABLE, ids=lambda v: v["name"])
-def test_nbdcopy_reads_every_vector(
-    program: Any, vectors: Path, tmp_path: Path, vector: dict[str, Any]
-) -> None:
+def test_nbdcopy_reads_every_vector(tool: Any, vectors: Path, tmp_path: Path, vector: dict[str, Any]) -> None:
     copy = tmp_path / "copy"
     with NbdProcess(vectors / vector["config"]) as server:
-        run(program("nbdcopy"), server.uri, copy)
+        run(tool("nbdcopy"), server.uri, copy)
     assert sha256_of(copy) == vector["expected"]["sha256"]
 
 
 def test_nbdcopy_writes_over_many_connections_and_it_is_there_after_a_restart(
-    program: Any, upper_of: list[str], tmp_path: Path
+    tool: Any, upper_of: list[str], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(data_of(1, 3 << 20) + bytes(1 << 20) + data_of(2, DISK_SIZE - (4 << 20)))
     with NbdProcess(*upper_of) as server:
-        run(program("nbdcopy"), "--connections=4", "--flush", disk, server.uri)
+        run(tool("nbdcopy"), "--connections=4", "--flush", disk, server.uri)
     with NbdProcess(*upper_of) as server:
-        run(program("nbdcopy"), "--connections=4", server.uri, tmp_path / "back")
+        run(tool("nbdcopy"), "--connections=4", server.uri, tmp_path / "back")
     assert sha256_of(tmp_path / "back") == sha256_of(disk)
 
 
@@ -206,27 +204,27 @@ def test_flush_on_one_connection_covers_writes_of_another(upper_of: list[str]) -
 # -- qemu
 
 
-def test_qemu_img_compares_equal_with_what_nbdcopy_wrote(program: Any, vectors: Path, tmp_path: Path) -> None:
+def test_qemu_img_compares_equal_with_what_nbdcopy_wrote(tool: Any, vectors: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     with NbdProcess(vectors / "ext4-3layer.config.v1.json") as server:
-        run(program("nbdcopy"), server.uri, raw)
+        run(tool("nbdcopy"), server.uri, raw)
         assert "Images are identical" in run(
-            program("qemu-img"), "compare", "-f", "raw", "-F", "raw", server.uri, raw
+            tool("qemu-img"), "compare", "-f", "raw", "-F", "raw", server.uri, raw
         )
 
 
-def test_qemu_img_converts_in_both_directions(program: Any, upper_of: list[str], tmp_path: Path) -> None:
+def test_qemu_img_converts_in_both_directions(tool: Any, upper_of: list[str], tmp_path: Path) -> None:
     disk, back = tmp_path / "disk", tmp_path / "back.qcow2"
     disk.write_bytes(bytes(65536) + data_of(3, 1 << 20) + bytes(DISK_SIZE - 65536 - (1 << 20)))
     with NbdProcess(*upper_of) as server:
-        run(program("qemu-img"), "convert", "-n", "-f", "raw", "-O", "raw", disk, server.uri)
-        run(program("qemu-img"), "convert", "-f", "raw", "-O", "qcow2", server.uri, back)
-    assert "identical" in run(program("qemu-img"), "compare", "-f", "raw", "-F", "qcow2", disk, back)
+        run(tool("qemu-img"), "convert", "-n", "-f", "raw", "-O", "raw", disk, server.uri)
+        run(tool("qemu-img"), "convert", "-f", "raw", "-O", "qcow2", server.uri, back)
+    assert "identical" in run(tool("qemu-img"), "compare", "-f", "raw", "-F", "qcow2", disk, back)
 
 
-def test_qemu_img_map_knows_the_holes(program: Any, vectors: Path) -> None:
+def test_qemu_img_map_knows_the_holes(tool: Any, vectors: Path) -> None:
     with NbdProcess(vectors / "rw.config.v1.json") as server:
-        found = json.loads(run(program("qemu-img"), "map", "-f", "raw", "--output=json", server.uri))
+        found = json.loads(run(tool("qemu-img"), "map", "-f", "raw", "--output=json", server.uri))
     assert [(e["start"], e["length"], e["zero"]) for e in found][:2] == [
         (0, 8192, False),
         (8192, 57344, True),
@@ -234,20 +232,20 @@ def test_qemu_img_map_knows_the_holes(program: Any, vectors: Path) -> None:
     assert sum(e["length"] for e in found) == 8 << 20
 
 
-def test_qemu_io_writes_flushes_discards(program: Any, upper_of: list[str]) -> None:
+def test_qemu_io_writes_flushes_discards(tool: Any, upper_of: list[str]) -> None:
     commands = ["write -P 7 64k 64k", "write -f -P 9 4k 4k", "flush", "discard 64k 4k", "write -z 68k 4k"]
     commands += ["read -P 0 64k 8k", "read -P 7 72k 56k", "read -P 9 4k 4k"]
     with NbdProcess(*upper_of) as server:
         arguments = [part for command in commands for part in ("-c", command)]
-        printed = run(program("qemu-io"), "-f", "raw", *arguments, server.uri)
+        printed = run(tool("qemu-io"), "-f", "raw", *arguments, server.uri)
     assert "Pattern verification failed" not in printed
 
 
 # -- fio
 
 
-def test_fio_verifies_random_writes(program: Any, upper_of: list[str]) -> None:
-    fio = program("fio")
+def test_fio_verifies_random_writes(tool: Any, upper_of: list[str]) -> None:
+    fio = tool("fio")
     if "nbd" not in run(fio, "--enghelp"):
         pytest.skip("this fio has no nbd engine")
     with NbdProcess(*upper_of) as server:
@@ -275,7 +273,7 @@ def can_start(user: tuple[str, ...]) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def test_an_ordinary_user_can_serve_and_copy(program: Any, public_folder: Path) -> None:
+def test_an_ordinary_user_can_serve_and_copy(tool: Any, public_folder: Path) -> None:
     """As nobody: opening, the socket's folder, the client."""
     if os.getuid() != 0:
         pytest.skip("we are an ordinary user already: every other test shows it")
@@ -284,7 +282,7 @@ def test_an_ordinary_user_can_serve_and_copy(program: Any, public_folder: Path) 
         pytest.skip("an ordinary user cannot read the folder that the package lies in")
     shutil.copytree(VECTORS / "stack", public_folder / "stack")
     config = Path(shutil.copy(VECTORS / "stack3-mixed.config.v1.json", public_folder))
-    command = f'{program("nbdcopy")} "$uri" {public_folder}/copy'
+    command = f'{tool("nbdcopy")} "$uri" {public_folder}/copy'
     code, _, stderr = NbdProcess(config, "--run", command, prefix=user, ready=False).end()
     assert code == 0, stderr
     expected = next(v for v in MANIFEST["vectors"] if v["name"] == "stack3-mixed")["expected"]["sha256"]
