@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import sys
+import time
 
 FLAGS = {"fua": 1 << 0, "no_hole": 1 << 1, "df": 1 << 2, "fast_zero": 1 << 4}
 
@@ -79,6 +80,24 @@ class Peer:
         found = []
         h.pread_structured(length, offset, lambda b, o, status, _error: found.append([o, len(b), status]))
         return found
+
+    def reads_per_second(self, h, seconds):
+        """4 KiB reads, one after the other, at random places of the first MiB."""
+        offsets = [random.randrange(256) * 4096 for _ in range(1024)]
+        number, started = 0, time.monotonic()
+        while time.monotonic() - started < seconds:
+            for offset in offsets[:64]:
+                h.pread(4096, offset)
+            number += 64
+        return number / (time.monotonic() - started)
+
+    def seconds_to_connect(self, h):
+        """How long another handshake takes, which is Python's part of the server."""
+        started = time.monotonic()
+        other = self.nbd.NBD()
+        other.connect_uri(self.uri)
+        other.shutdown()
+        return time.monotonic() - started
 
     def close(self, h):
         h.shutdown()

@@ -1,0 +1,31 @@
+"""Reads go on while Python is stuck: no C thread waits for the interpreter lock."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import time
+
+from tests.nbd.client import Client
+from tests.nbd.serving import NbdProcess
+
+HOLD_SECONDS = 2.0
+WINDOW_SECONDS = 0.7
+PAIRS = 5
+
+
+def test_reads_go_on_while_a_python_thread_holds_the_lock(upper_of: list[str]) -> None:
+    """Free and held windows take turns in one run; the median of their ratios counts."""
+    ratios = []
+    environment = {"TCMU_OVERLAYBD_TEST_HOLD_GIL": str(HOLD_SECONDS)}
+    with NbdProcess(*upper_of, environment=environment) as server, Client(server.uri) as client:
+        client.write(0, 1 << 20, 1)
+        client.reads_per_second(0.3)
+        for _ in range(PAIRS):
+            free = client.reads_per_second(WINDOW_SECONDS)
+            server.signal(signal.SIGUSR1)
+            time.sleep(0.2)
+            held = client.reads_per_second(WINDOW_SECONDS)
+            assert client.seconds_to_connect() > 0.3, "the lock was not held"
+            ratios.append(held / free)
+    assert statistics.median(ratios) > 0.9, ratios
