@@ -443,8 +443,8 @@ void obd_log_close(void);
 int obd_process_guard_memory(void);
 
 /* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
- * ("write", "sync", "reserve", "read", "truncate") on a file whose path ends in
- * suffix fails with error (an errno value), and with sticky every later one;
+ * ("write", "tear", "sync", "reserve", "read", "truncate"; a torn write has written
+ * half) on a file whose path ends in suffix fails with error (an errno value), and with sticky every later one;
  * n = 0 removes all rules. */
 int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky);
 

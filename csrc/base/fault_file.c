@@ -2,7 +2,8 @@
  *
  * A rule names a path suffix, an operation and a number n: from the moment it is
  * given, the n-th such call fails with its errno and does nothing, and with
- * "sticky" every later one too.  Without rules the layer costs one atomic load.
+ * "sticky" every later one too.  "tear" is a write that fails after half of its
+ * bytes are in the file.  Without rules the layer costs one atomic load.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -67,7 +68,7 @@ static bool is_faulty(const char *path, const char *operation)
 
 static bool is_operation(const char *name)
 {
-    static const char *const known[] = {"write", "sync", "reserve", "read", "truncate"};
+    static const char *const known[] = {"write", "tear", "sync", "reserve", "read", "truncate"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i]) == 0)
             return true;
@@ -113,9 +114,23 @@ static ssize_t faulty_read(const char *path, int fd, const struct iovec *iov, in
     return file_calls_of_kernel.read(path, fd, iov, nr_iov, offset, rwf_flags);
 }
 
+/* Writes half of the first piece, and fails with the errno that is set. */
+static ssize_t tear(const char *path, int fd, const struct iovec *iov, uint64_t offset)
+{
+    int error = errno;
+    struct iovec half = {.iov_base = iov->iov_base, .iov_len = iov->iov_len / 2};
+    file_calls_of_kernel.write(path, fd, &half, 1, offset);
+    errno = error;
+    return -1;
+}
+
 static ssize_t faulty_write(const char *path, int fd, const struct iovec *iov, int nr_iov, uint64_t offset)
 {
-    return is_faulty(path, "write") ? -1 : file_calls_of_kernel.write(path, fd, iov, nr_iov, offset);
+    if (is_faulty(path, "write"))
+        return -1;
+    if (is_faulty(path, "tear"))
+        return tear(path, fd, iov, offset);
+    return file_calls_of_kernel.write(path, fd, iov, nr_iov, offset);
 }
 
 static int faulty_sync(const char *path, int fd)

@@ -26,7 +26,8 @@ def is_test_build() -> bool:
 def file_fault(suffix: str, operation: str, n: int, error: int, *, sticky: bool = False) -> None:
     """The n-th operation on a file whose path ends in suffix fails with errno error.
 
-    operation is "write", "sync", "reserve", "read" or "truncate"; n = 0 removes all rules.
+    operation is "write", "tear" (a write that fails half-way), "sync", "reserve", "read" or
+    "truncate"; n = 0 removes all rules.
     """
     check(lib.obd_test_file_fault(suffix.encode(), operation.encode(), n, error, sticky))
 

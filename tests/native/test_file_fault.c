@@ -156,6 +156,19 @@ TEST(a_sticky_fault_strikes_until_the_rules_are_removed)
     file_close(file);
 }
 
+TEST(a_torn_write_has_written_half)
+{
+    struct file *file = open_empty();
+    uint64_t size;
+    CHECK_OK(obd_test_file_fault(path + 5, "tear", 2, ENOSPC, 0));
+    CHECK_OK(file_write(file, "12345678", 8, 0));
+    CHECK_FAILS(file_write(file, "12345678", 8, 8), OBD_E_NO_SPACE, "cannot write 8 bytes at 8");
+    CHECK_OK(file_size(file, &size));
+    CHECK(size == 12);
+    no_faults();
+    file_close(file);
+}
+
 TEST(every_operation_can_fail_and_other_files_do_not)
 {
     struct file *file = open_empty();
@@ -197,5 +210,6 @@ TEST_MAIN(T(make_path), T(what_was_written_is_read), T(a_file_that_is_not_there_
           T(a_nowait_read_gives_the_bytes_or_says_again_with_the_cursor_unmoved),
           T(an_exclusive_lock_keeps_another_process_out), T(data_and_holes_are_told_apart),
           T(reserving_does_not_change_the_size), T(the_nth_write_fails_once),
-          T(a_sticky_fault_strikes_until_the_rules_are_removed), T(every_operation_can_fail_and_other_files_do_not),
-          T(a_rule_that_makes_no_sense_is_refused), T(remove_the_file))
+          T(a_sticky_fault_strikes_until_the_rules_are_removed), T(a_torn_write_has_written_half),
+          T(every_operation_can_fail_and_other_files_do_not), T(a_rule_that_makes_no_sense_is_refused),
+          T(remove_the_file))

@@ -59,7 +59,7 @@ TEST(upper_survives_a_short_append_to_the_index)
     new_pair();
     struct upper *upper = open_upper(0);
     write_ten(upper);
-    fail_file("/index", "write", 1, ENOSPC, 0);
+    fail_file("/index", "tear", 1, ENOSPC, 0);
     CHECK_FAILS(upper_flush(upper), OBD_E_NO_SPACE, index_path);
     CHECK(size_of(index_path) == 4096);
     CHECK(shows_ten(upper));
