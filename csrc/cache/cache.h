@@ -1,0 +1,71 @@
+/* cache: blobs of registries, kept chunk by chunk in a local folder.
+ *
+ *   DIR/lock                 flock: one owner; its text names the process
+ *   DIR/version              "1"; newer is refused
+ *   DIR/blobs/<hex>          sparse data file: byte i of the blob at offset i
+ *   DIR/blobs/<hex>.map      chunk_map
+ *
+ * Shared by digest across images and repositories.  The byte limit is hard: room
+ * for a chunk is taken from the budget before it is written, and what cannot have
+ * room (limit, free-space floor, ENOSPC, read-only folder) is handed to its waiters
+ * from memory and not kept.  Eviction is by chunk: recency with resistance to scans
+ * (a chunk read once goes before one read again), never a pinned one.
+ *
+ * Thread-safe.  Lock order: blob->lock, then cache->lock.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBD_CACHE_CACHE_H
+#define OBD_CACHE_CACHE_H
+
+#include "cache/chunk_map.h"
+#include "source/source.h"
+
+struct cache;
+struct blob;
+
+struct cache_params {
+    const char *folder;
+    uint64_t limit_bytes;
+    uint64_t free_floor_bytes; /* left free on the file system */
+    uint32_t chunk_size;       /* 64 KiB .. 1 MiB, a power of two */
+};
+
+/* OBD_E_BUSY names the owner; a read-only folder opens, keeps nothing new, and logs it. */
+enum obd_status cache_open(const struct cache_params *params, struct cache **out);
+void cache_close(struct cache *cache); /* all blobs closed */
+
+/* The blob, shared by all who open it. */
+enum obd_status blob_open(struct cache *cache, const uint8_t digest[32], uint64_t size, struct blob **out);
+void blob_close(struct blob *blob);
+uint64_t blob_size(const struct blob *blob);
+uint32_t blob_chunk_size(const struct blob *blob);
+uint32_t blob_chunk_bytes(const struct blob *blob, uint64_t chunk); /* the last may be short */
+
+/* Reads what is present without a lock: the bytes are copied, then it is checked
+ * that no chunk of the range was evicted meanwhile.  OBD_E_MISS, with the cursor
+ * where it was, when one is absent or was; nowait as file_read_iov_nowait. */
+enum obd_status blob_read(struct blob *blob, struct iov_cursor *cursor, size_t length, uint64_t offset, bool nowait);
+
+/* First absent chunk in [first, last], or -1. Absent includes "present but its CRC
+ * does not pass", which is found out here, once. */
+int64_t blob_first_absent(struct blob *blob, uint64_t first, uint64_t last);
+
+/* Keeps a chunk from eviction; false when it is absent.  Counted. */
+bool blob_pin(struct blob *blob, uint64_t chunk);
+void blob_unpin(struct blob *blob, uint64_t chunk);
+
+/* Bytes that came: stored, set present and pinned (*is_kept), or not stored, when
+ * there is no room: then the caller keeps them for its waiters. */
+enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes, bool *is_kept);
+
+/* Damaged or unwanted: absent from now on, fetched again when asked for. */
+void blob_discard(struct blob *blob, uint64_t chunk);
+
+struct cache_stats {
+    uint64_t limit_bytes, used_bytes, nr_blobs;
+    uint64_t nr_evicted, nr_damaged, nr_not_kept; /* chunks */
+};
+void cache_stats(struct cache *cache, struct cache_stats *stats);
+
+#endif
