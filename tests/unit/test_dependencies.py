@@ -18,10 +18,11 @@ C_MAY_USE = {
     "codec": {"base"},
     "index": {"base"},
     "source": {"base", "codec", "index"},
+    "cache": {"base", "codec", "index", "source"},
     "image": {"base", "codec", "index", "source"},
     "command": {"base", "codec", "index", "source", "image"},
     "front": {"base", "codec", "index", "source", "image", "command"},
-    "api": {"base", "codec", "index", "source", "image", "command", "front"},
+    "api": {"base", "codec", "index", "source", "cache", "image", "command", "front"},
     "helper": {"base"},  # a program of its own
 }
 
