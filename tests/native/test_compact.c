@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "image/compact.h"
+#include "upper_pair.h"
 #include "vector_files.h"
 
 #define HEADER 4096u
@@ -254,6 +255,64 @@ TEST(zeroed_segments_of_a_lowest_layer_can_be_dropped)
     CHECK(outcome.index.nr_segments == 0 && outcome.index.nr_entries == 0 && outcome.bytes == HEADER);
 }
 
+/* Two neighbouring discards of a and b sectors become this many entries. */
+static uint64_t entries_of_two_discards(uint64_t a, uint64_t b)
+{
+    static const char header[HEADER];
+    new_pair();
+    struct image *image = open_image(NULL, 0, open_upper(0), DISK_SIZE);
+    CHECK_OK(image_discard(image, a * 512, 0));
+    CHECK_OK(image_discard(image, b * 512, a * 512));
+    int fd = memfd_create("out", 0);
+    struct obd_writer_params output = writer_params(fd, OBD_CODEC_NONE, 0, 1);
+    struct writer *writer;
+    struct compact *compact;
+    struct obd_compact_result result;
+    CHECK_OK(writer_open(&output, &writer));
+    CHECK_OK(writer_write(writer, header, sizeof header));
+    CHECK_OK(compact_open(image, writer, &as_reference, &compact));
+    CHECK_OK(compact_finish(compact, &result));
+    compact_close(compact);
+    writer_close(writer);
+    close(fd);
+    CHECK_OK(image_close(image));
+    return result.nr_segments;
+}
+
+TEST(commit_joins_neighbours_that_are_shorter_than_the_longest_segment_together)
+{
+    CHECK(entries_of_two_discards(16000, 382) == 1);
+    CHECK(entries_of_two_discards(16000, 383) == 2); /* 16383: the reference's rule is strict */
+    CHECK(entries_of_two_discards(16383, 1) == 2);
+}
+
+TEST(commit_of_the_upper_alone_leaves_the_lowers_out)
+{
+    static const char header[HEADER];
+    char bytes[512] = {1};
+    struct layer *lower = open_vector_layer(VECTORS "stack/l1.lsmt");
+    new_pair();
+    struct image *image = open_image(&lower, 1, open_upper(0), DISK_SIZE);
+    CHECK_OK(obd_image_write(image, bytes, 512, 1 << 20, 1000));
+    struct obd_compact_params how = {.upper_only = 1, .timeout_ms = 1000};
+    int fd = memfd_create("out", 0);
+    struct obd_writer_params output = writer_params(fd, OBD_CODEC_NONE, 0, 1);
+    struct writer *writer;
+    struct compact *compact;
+    struct obd_compact_result result;
+    CHECK_OK(writer_open(&output, &writer));
+    CHECK_OK(writer_write(writer, header, sizeof header));
+    CHECK_OK(compact_open(image, writer, &how, &compact));
+    bytes[0] = 2; /* a later write does not show */
+    CHECK_OK(obd_image_write(image, bytes, 512, 2 << 20, 1000));
+    CHECK_OK(compact_finish(compact, &result));
+    CHECK(result.nr_segments == 1 && result.index_offset == HEADER + 512);
+    compact_close(compact);
+    writer_close(writer);
+    close(fd);
+    CHECK_OK(image_close(image));
+}
+
 TEST(commit_begins_behind_the_header)
 {
     int fd = memfd_create("out", 0);
@@ -268,10 +327,12 @@ TEST(commit_begins_behind_the_header)
     close(fd);
 }
 
-TEST_MAIN(T(commit_of_a_pair_equals_the_reference), T(commit_does_not_depend_on_its_steps),
+TEST_MAIN(T(upper_has_a_folder), T(commit_of_a_pair_equals_the_reference), T(commit_does_not_depend_on_its_steps),
           T(commit_of_a_committed_or_sealed_layer_equals_the_reference), T(merge_of_three_layers_equals_the_reference),
           T(commit_of_a_sparse_layer_equals_the_reference),
           T(commit_as_lz4_equals_the_reference_at_any_number_of_threads), T(commit_as_zstd_equals_the_reference),
           T(commit_of_long_runs_equals_the_reference), T(zero_blocks_stay_data_unless_looked_for),
           T(zero_blocks_that_are_found_become_zeroed_segments), T(zeroed_segments_of_a_lowest_layer_can_be_dropped),
-          T(commit_begins_behind_the_header))
+          T(commit_joins_neighbours_that_are_shorter_than_the_longest_segment_together),
+          T(commit_of_the_upper_alone_leaves_the_lowers_out), T(commit_begins_behind_the_header),
+          T(upper_left_nothing_in_the_folder))
