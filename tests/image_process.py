@@ -16,6 +16,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -35,12 +36,21 @@ class ImageProcess:
     """The parent's side.  Errors of the image are raised here as they were there."""
 
     def __init__(
-        self, folder: Path, *, kill_at: str = "", fault: tuple[Any, ...] | None = None, **options: Any
+        self,
+        folder: Path,
+        *,
+        kill_at: str = "",
+        fault: tuple[Any, ...] | None = None,
+        wrapper: Sequence[str | Path] = (),
+        **options: Any,
     ) -> None:
-        """options go to native Upper.open; fault to native.testing.file_fault before the opening."""
+        """options go to native Upper.open; fault to native.testing.file_fault before the opening.
+
+        wrapper is a program, with its arguments, that runs the process (strace).
+        """
         self.folder = folder
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [*wrapper, sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "TCMU_OVERLAYBD_TEST_BUILD": "1", "OBD_TEST_KILL_AT": kill_at},

@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#define _GNU_SOURCE /* O_DIRECTORY */
 #include "image/journal.h"
 
 #include <assert.h>
@@ -47,6 +48,24 @@ static enum obd_status make_file(struct journal *journal, const char *path)
     return status == OBD_OK ? file_sync_data(journal->file) : status;
 }
 
+/* Makes the new name survive a power cut: the header tells the next start how much
+ * of the index file was surely flushed. */
+static enum obd_status sync_folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    if (folder == NULL)
+        return status_set(OBD_E_NO_MEMORY, "no memory to make the journal %s", path);
+    struct file *file;
+    enum obd_status status = file_open(folder, O_RDONLY | O_DIRECTORY, 0, &file);
+    if (status == OBD_OK) {
+        status = file_sync_data(file);
+        file_close(file);
+    }
+    free(folder);
+    return status;
+}
+
 /* The finished file to its place, in one step; opened again, so that messages
  * name it by that. */
 static enum obd_status move_file(struct journal *journal, const char *new_path, const char *path)
@@ -55,7 +74,8 @@ static enum obd_status move_file(struct journal *journal, const char *new_path, 
         return status_set_errno(errno, "cannot rename %s to %s", new_path, path);
     file_close(journal->file);
     journal->file = NULL;
-    return file_open(path, O_RDWR, 0, &journal->file);
+    enum obd_status status = file_open(path, O_RDWR, 0, &journal->file);
+    return status == OBD_OK ? sync_folder_of(path) : status;
 }
 
 static enum obd_status make_file_at(struct journal *journal, const char *path)

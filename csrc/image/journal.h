@@ -38,8 +38,9 @@
  *
  * A journal is always a new file, made under another name and renamed: records
  * of an earlier one can never be taken for records of this one.  Its header is
- * synced once, before the rename, so that a power cut leaves a whole header or
- * none; a clean close removes the file.
+ * synced once, before the rename, and the folder after it, so that a power cut
+ * leaves a whole header that bounds what was surely flushed; a clean close removes
+ * the file.
  *
  * Not thread-safe: the upper calls it under its map lock.
  *
