@@ -1,4 +1,4 @@
-/* nbd_peer: a disk to serve and a client that says exactly what a test wants.
+/* nbd_peer: an NBD client that says exactly what a test wants.
  *
  * Every wait has a deadline: a server that does not answer fails the test.
  *
@@ -8,98 +8,15 @@
 #define NBD_PEER_H
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "check.h"
 #include "front/nbd_wire.h"
 
-#define DISK_SIZE (64u << 20)
-#define WAIT_MS   20000
-
-/* ---- a disk: an empty append upper in a folder of its own ---- */
-
-struct disk {
-    char folder[64];
-    struct core *core;
-    struct image *image;
-    struct device *device;
-};
-
-static inline void put_le(unsigned char *at, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++)
-        at[i] = (unsigned char)(value >> (8 * i));
-}
-
-/* spec/lsmt.md section 2; flags 3 for the data file, 1 for the index file. */
-static inline void write_header(const char *path, uint32_t flags, uint64_t index_offset)
-{
-    static const unsigned char magic[24] = {'L',  'S',  'M',  'T',  0,    1,    2,    0,    0x65, 0x7e, 0x63, 0xd2,
-                                            0x94, 0x44, 0x08, 0x4c, 0xa2, 0xd2, 0xc8, 0xec, 0x4f, 0xcf, 0xae, 0x8a};
-    unsigned char block[4096] = {0};
-    memcpy(block, magic, sizeof magic);
-    put_le(block + 24, 390, 4);
-    put_le(block + 28, flags, 4);
-    put_le(block + 32, index_offset, 8);
-    put_le(block + 48, DISK_SIZE, 8);
-    memcpy(block + 56, "00000000-0000-4000-8000-000000000001", 36);
-    memcpy(block + 93, "00000000-0000-0000-0000-000000000000", 36);
-    block[132] = block[133] = 1;
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    CHECK(fd >= 0 && write(fd, block, sizeof block) == sizeof block);
-    close(fd);
-}
-
-static inline struct upper *open_upper(const char *folder)
-{
-    char data[96], index[96];
-    snprintf(data, sizeof data, "%s/data", folder);
-    snprintf(index, sizeof index, "%s/index", folder);
-    write_header(data, 3, 0);
-    write_header(index, 1, 4096);
-    struct obd_upper_params params = {.data_path = data,
-                                      .index_path = index,
-                                      .uuid = "00000000-0000-4000-8000-000000000001",
-                                      .holder = "test_nbd",
-                                      .virtual_size = DISK_SIZE};
-    struct upper *upper = NULL;
-    CHECK_OK(obd_upper_open(&params, &upper));
-    return upper;
-}
-
-static inline struct disk disk_open(void)
-{
-    struct disk disk = {.folder = "/tmp/test_nbd.XXXXXX"};
-    CHECK(mkdtemp(disk.folder));
-    struct obd_core_params core = {.nr_workers = 2};
-    struct obd_device_params device = {.name = "disk"};
-    CHECK_OK(obd_core_open(&core, &disk.core));
-    CHECK_OK(obd_image_open(NULL, 0, open_upper(disk.folder), DISK_SIZE, "disk", &disk.image));
-    CHECK_OK(obd_device_open(disk.core, disk.image, &device, &disk.device));
-    return disk;
-}
-
-static inline void disk_close(struct disk *disk)
-{
-    CHECK_OK(obd_device_close(disk->device, WAIT_MS));
-    CHECK_OK(obd_image_close(disk->image));
-    obd_core_close(disk->core);
-    static const char *const names[] = {"data", "index", "index.journal"};
-    for (int i = 0; i < 3; i++) {
-        char path[96];
-        snprintf(path, sizeof path, "%s/%s", disk->folder, names[i]);
-        unlink(path);
-    }
-    rmdir(disk->folder);
-}
-
-/* ---- a client ---- */
+#define WAIT_MS 20000
 
 struct peer {
     int fd;
@@ -107,13 +24,13 @@ struct peer {
     uint32_t flags;
 };
 
-static inline struct peer peer_connect(struct disk *disk, uint32_t flags)
+static inline struct peer peer_connect(struct device *device, uint32_t flags)
 {
     int fds[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     struct peer peer = {.fd = fds[0], .flags = flags};
     struct obd_nbd_params params = {.fd = fds[1], .flags = flags};
-    CHECK_OK(obd_nbd_start(disk->device, &params, &peer.nbd));
+    CHECK_OK(obd_nbd_start(device, &params, &peer.nbd));
     return peer;
 }
 

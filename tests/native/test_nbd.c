@@ -4,16 +4,83 @@
  */
 #include "nbd_peer.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
+#define DISK_SIZE (64u << 20)
+
 static unsigned char bytes[1 << 20], read_back[1 << 20];
+
+/* ---- a blank disk: an upper in a folder of its own ---- */
+
+struct disk {
+    char folder[64];
+    struct core *core;
+    struct image *image;
+    struct device *device;
+};
+
+static const char *const FILES[] = {"data", "index", "index.journal"};
+
+static const char *file_of(const struct disk *disk, int which, char path[96])
+{
+    snprintf(path, 96, "%s/%s", disk->folder, FILES[which]);
+    return path;
+}
+
+/* A header's worth of zeros: C does not read it. */
+static void make_file(const char *path)
+{
+    static const char header[4096];
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    CHECK(fd >= 0 && write(fd, header, sizeof header) == sizeof header);
+    close(fd);
+}
+
+static struct upper *make_upper(const struct disk *disk)
+{
+    char data[96], index[96];
+    make_file(file_of(disk, 0, data));
+    make_file(file_of(disk, 1, index));
+    struct obd_upper_params params = {.data_path = data,
+                                      .index_path = index,
+                                      .uuid = "00000000-0000-4000-8000-000000000001",
+                                      .holder = "test_nbd",
+                                      .virtual_size = DISK_SIZE};
+    struct upper *upper = NULL;
+    CHECK_OK(obd_upper_open(&params, &upper));
+    return upper;
+}
+
+static struct disk disk_open(void)
+{
+    struct disk disk = {.folder = "/tmp/test_nbd.XXXXXX"};
+    CHECK(mkdtemp(disk.folder));
+    struct obd_core_params core = {.nr_workers = 2};
+    struct obd_device_params device = {.name = "disk"};
+    CHECK_OK(obd_core_open(&core, &disk.core));
+    CHECK_OK(obd_image_open(NULL, 0, make_upper(&disk), DISK_SIZE, "disk", &disk.image));
+    CHECK_OK(obd_device_open(disk.core, disk.image, &device, &disk.device));
+    return disk;
+}
+
+static void disk_close(struct disk *disk)
+{
+    char path[96];
+    CHECK_OK(obd_device_close(disk->device, WAIT_MS));
+    CHECK_OK(obd_image_close(disk->image));
+    obd_core_close(disk->core);
+    for (int i = 0; i < 3; i++)
+        unlink(file_of(disk, i, path));
+    CHECK(rmdir(disk->folder) == 0);
+}
 
 /* ---- what is asked is done ---- */
 
 TEST(what_one_connection_writes_another_reads)
 {
     struct disk disk = disk_open();
-    struct peer writer = peer_connect(&disk, 0), reader = peer_connect(&disk, 0);
+    struct peer writer = peer_connect(disk.device, 0), reader = peer_connect(disk.device, 0);
     fill_pattern(bytes, 8192, 1);
     CHECK(peer_write(&writer, 0, 4096, bytes, 8192) == 0);
     CHECK(peer_read(&reader, 4096, read_back, 8192) == 0);
@@ -26,7 +93,7 @@ TEST(what_one_connection_writes_another_reads)
 TEST(a_payload_that_comes_in_small_pieces_is_put_together)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     unsigned char message[NBD_REQUEST_SIZE + 1024];
     size_t length = put_request(message, NBD_WRITE, 0, 9, 512, 1024);
     fill_pattern(message + length, 1024, 2);
@@ -43,7 +110,7 @@ TEST(more_requests_than_slots_in_one_send_are_each_answered_once)
 {
     enum { NR = 500 };
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     static unsigned char message[NR * (NBD_REQUEST_SIZE + 512)];
     static bool is_answered[NR];
     memset(is_answered, 0, sizeof is_answered);
@@ -72,7 +139,7 @@ TEST(requests_larger_than_the_bound_of_all_together_take_turns)
 {
     enum { NR = 5, LENGTH = NBD_MAX_PAYLOAD };
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     for (uint64_t i = 0; i < NR; i++)
         peer_ask(&peer, NBD_READ, 0, 7, 0, LENGTH);
     for (int i = 0; i < NR; i++) {
@@ -87,7 +154,7 @@ TEST(requests_larger_than_the_bound_of_all_together_take_turns)
 TEST(trim_and_write_zeroes_read_as_zeros)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     fill_pattern(bytes, 4096, 3);
     CHECK(peer_write(&peer, NBD_FLAG_FUA, 0, bytes, 4096) == 0);
     peer_ask(&peer, NBD_TRIM, NBD_FLAG_FUA, 1, 512, 512);
@@ -105,7 +172,7 @@ TEST(trim_and_write_zeroes_read_as_zeros)
 TEST(write_zeroes_may_be_longer_than_a_payload)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     CHECK(peer_write(&peer, 0, DISK_SIZE - 512, bytes, 512) == 0);
     peer_ask(&peer, NBD_WRITE_ZEROES, 0, 1, 0, DISK_SIZE);
     CHECK(peer_answer(&peer, 1) == 0);
@@ -118,7 +185,7 @@ TEST(write_zeroes_may_be_longer_than_a_payload)
 TEST(flush_is_answered)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     fill_pattern(bytes, 512, 4);
     CHECK(peer_write(&peer, 0, 0, bytes, 512) == 0);
     peer_ask(&peer, NBD_FLUSH, 0, 1, 0, 0);
@@ -133,7 +200,7 @@ TEST(flush_is_answered)
 TEST(disconnect_answers_what_is_in_flight_first)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     unsigned char message[3 * NBD_REQUEST_SIZE];
     size_t length = put_request(message, NBD_READ, 0, 5, 0, 512);
     length += put_request(message + length, NBD_DISCONNECT, 0, 0, 0, 0);
@@ -150,7 +217,7 @@ TEST(disconnect_answers_what_is_in_flight_first)
 TEST(a_read_of_half_sectors_is_widened)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     fill_pattern(bytes, 4096, 5);
     CHECK(peer_write(&peer, 0, 0, bytes, 4096) == 0);
     peer_ask(&peer, NBD_READ, NBD_FLAG_DF, 1, 511, 1026);
@@ -169,7 +236,7 @@ TEST(a_read_of_half_sectors_is_widened)
 TEST(a_write_of_half_sectors_is_refused_and_its_payload_skipped)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     peer_ask(&peer, NBD_WRITE, 0, 1, 0, 100);
     peer_send(&peer, bytes, 100);
     CHECK(peer_error(&peer, 1, "multiples of 512") == NBD_EINVAL);
@@ -183,7 +250,7 @@ TEST(a_write_of_half_sectors_is_refused_and_its_payload_skipped)
 TEST(a_range_outside_the_disk_is_refused)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     CHECK(peer_read(&peer, DISK_SIZE, read_back, 512) == NBD_EINVAL);
     CHECK(peer_read(&peer, DISK_SIZE - 512, read_back, 1024) == NBD_EINVAL);
     CHECK(peer_read(&peer, UINT64_MAX - 511, read_back, 512) == NBD_EINVAL);
@@ -201,7 +268,7 @@ TEST(a_range_outside_the_disk_is_refused)
 TEST(a_range_that_wraps_round_stops_at_the_front)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
     peer_ask(&peer, NBD_READ, 0, 1, UINT64_MAX - 511, 512);
     CHECK(peer_error(&peer, 1, "READ of 512 bytes at 18446744073709551104 of a disk of 67108864") == NBD_EINVAL);
     peer_ask(&peer, NBD_BLOCK_STATUS, 0, 2, UINT64_MAX - 511, 1024);
@@ -215,7 +282,7 @@ TEST(a_range_that_wraps_round_stops_at_the_front)
 TEST(a_length_of_zero_or_over_the_bound_is_refused)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     peer_ask(&peer, NBD_READ, 0, 1, 0, 0);
     CHECK(peer_error(&peer, 1, "READ of 0 bytes") == NBD_EINVAL);
     peer_ask(&peer, NBD_READ, 0, 2, 0, NBD_MAX_PAYLOAD + 512);
@@ -233,7 +300,7 @@ TEST(a_length_of_zero_or_over_the_bound_is_refused)
 TEST(a_disk_that_is_exported_read_only_is_not_written)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_READ_ONLY);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_READ_ONLY);
     CHECK(peer_write(&peer, 0, 0, bytes, 512) == NBD_EPERM);
     peer_ask(&peer, NBD_TRIM, 0, 1, 0, 512);
     CHECK(peer_answer(&peer, 1) == NBD_EPERM);
@@ -249,7 +316,7 @@ TEST(a_disk_that_is_exported_read_only_is_not_written)
 TEST(a_structured_read_is_one_chunk_of_data_or_a_hole)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     memset(bytes, 0, 1024);
     bytes[1023] = 1;
     CHECK(peer_write(&peer, 0, 0, bytes, 1024) == 0);
@@ -289,7 +356,7 @@ static void check_extents(struct peer *peer, uint16_t flags, uint64_t offset, ui
 TEST(block_status_tells_data_zeros_and_holes)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
     CHECK(peer_write(&peer, 0, 4096, bytes, 4096) == 0);
     CHECK(peer_write(&peer, 0, 8192, bytes, 4096) == 0);
     peer_ask(&peer, NBD_TRIM, 0, 1, 12288, 4096);
@@ -307,7 +374,7 @@ TEST(block_status_tells_data_zeros_and_holes)
 TEST(block_status_of_more_extents_than_fit_is_cut_not_wrong)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED | OBD_NBD_BLOCK_STATUS);
     for (uint64_t i = 0; i < 600; i++)
         CHECK(peer_write(&peer, 0, i * 1024, bytes, 512) == 0);
     struct chunk chunk;
@@ -325,7 +392,7 @@ TEST(block_status_of_more_extents_than_fit_is_cut_not_wrong)
 TEST(block_status_that_was_not_negotiated_is_refused)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     peer_ask(&peer, NBD_BLOCK_STATUS, 0, 1, 0, 512);
     CHECK(peer_error(&peer, 1, "no metadata context") == NBD_EINVAL);
     peer_goodbye(&peer);
@@ -337,7 +404,7 @@ TEST(block_status_that_was_not_negotiated_is_refused)
 TEST(unknown_commands_and_flags_are_refused_and_the_connection_goes_on)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, OBD_NBD_STRUCTURED);
+    struct peer peer = peer_connect(disk.device, OBD_NBD_STRUCTURED);
     peer_ask(&peer, 77, 0, 1, 0, 4096);
     CHECK(peer_error(&peer, 1, "unknown command 77") == NBD_EINVAL);
     peer_ask(&peer, NBD_CACHE, 0, 2, 0, 4096);
@@ -355,7 +422,7 @@ TEST(unknown_commands_and_flags_are_refused_and_the_connection_goes_on)
 TEST(a_wrong_magic_ends_the_connection_only)
 {
     struct disk disk = disk_open();
-    struct peer liar = peer_connect(&disk, 0), honest = peer_connect(&disk, 0);
+    struct peer liar = peer_connect(disk.device, 0), honest = peer_connect(disk.device, 0);
     peer_send(&liar, "GET / HTTP/1.1\r\nHost: example\r\n\r\n", 33);
     CHECK_FAILS(peer_ended(&liar), OBD_E_INVALID, "begins with 0x47455420");
     CHECK(peer_read(&honest, 0, read_back, 512) == 0);
@@ -366,7 +433,7 @@ TEST(a_wrong_magic_ends_the_connection_only)
 TEST(a_client_that_goes_in_the_middle_of_a_request_changes_nothing)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     peer_ask(&peer, NBD_WRITE, 0, 1, 0, 4096);
     peer_send(&peer, bytes, 4095);
     CHECK(shutdown(peer.fd, SHUT_WR) == 0);
@@ -380,7 +447,7 @@ TEST(a_client_that_goes_in_the_middle_of_a_request_changes_nothing)
 TEST(a_client_that_half_closes_still_gets_its_answers)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     peer_ask(&peer, NBD_READ, 0, 1, 0, 1 << 20);
     CHECK(shutdown(peer.fd, SHUT_WR) == 0);
     CHECK(peer_answer(&peer, 1) == 0);
@@ -392,7 +459,7 @@ TEST(a_client_that_half_closes_still_gets_its_answers)
 TEST(a_client_that_does_not_read_hurts_nobody_else_and_stop_ends_it)
 {
     struct disk disk = disk_open();
-    struct peer lazy = peer_connect(&disk, 0), busy = peer_connect(&disk, 0);
+    struct peer lazy = peer_connect(disk.device, 0), busy = peer_connect(disk.device, 0);
     for (int i = 0; i < 64; i++)
         peer_ask(&lazy, NBD_READ, 0, 1, 0, 1 << 20);
     for (int i = 0; i < 100; i++)
@@ -409,7 +476,7 @@ TEST(a_client_that_does_not_read_hurts_nobody_else_and_stop_ends_it)
 TEST(stop_ends_an_idle_connection_and_one_with_half_a_payload)
 {
     struct disk disk = disk_open();
-    struct peer idle = peer_connect(&disk, 0), half = peer_connect(&disk, 0);
+    struct peer idle = peer_connect(disk.device, 0), half = peer_connect(disk.device, 0);
     peer_ask(&half, NBD_WRITE, 0, 1, 0, 4096);
     peer_send(&half, bytes, 100);
     obd_nbd_stop(idle.nbd);
@@ -422,7 +489,7 @@ TEST(stop_ends_an_idle_connection_and_one_with_half_a_payload)
 TEST(close_without_a_goodbye_ends_it_too)
 {
     struct disk disk = disk_open();
-    struct peer peer = peer_connect(&disk, 0);
+    struct peer peer = peer_connect(disk.device, 0);
     for (int i = 0; i < 64; i++)
         peer_ask(&peer, NBD_READ, 0, 1, 0, 1 << 20);
     close(peer.fd);
@@ -466,14 +533,14 @@ TEST(random_requests_never_break_the_server)
     struct disk disk = disk_open();
     uint64_t state = 88172645463325252u;
     for (int round = 0; round < 60; round++) {
-        struct peer peer = peer_connect(&disk, (uint32_t)round % 8);
+        struct peer peer = peer_connect(disk.device, (uint32_t)round % 8);
         send_random_requests(&peer, &state);
         drink(&peer);
         close(peer.fd);
         CHECK(obd_nbd_wait(peer.nbd, WAIT_MS) != OBD_E_TIMEOUT);
         obd_nbd_close(peer.nbd);
     }
-    struct peer after = peer_connect(&disk, 0);
+    struct peer after = peer_connect(disk.device, 0);
     CHECK(peer_read(&after, 0, read_back, 512) == 0);
     peer_goodbye(&after);
     disk_close(&disk);
@@ -489,7 +556,7 @@ struct worker {
 static void *work_and_compare(void *argument)
 {
     struct worker *worker = argument;
-    struct peer peer = peer_connect(worker->disk, 0);
+    struct peer peer = peer_connect(worker->disk->device, 0);
     unsigned char mine[4096], seen[4096];
     for (uint64_t i = 0; i < 100; i++) {
         fill_pattern(mine, sizeof mine, worker->base + i);
