@@ -47,6 +47,9 @@ static enum obd_status check_entry(const struct segment_array *array, struct seg
         return status_set(OBD_E_CORRUPT, "it starts at sector %llu, before the end of the one before it at %llu",
                           (unsigned long long)s.offset,
                           (unsigned long long)segment_end(array->segments[array->nr - 1]));
+    if (segment_end(s) > SEGMENT_MAX_OFFSET) /* what is left of it after a cut could not be written as a segment */
+        return status_set(OBD_E_CORRUPT, "it ends at sector %llu, past %llu", (unsigned long long)segment_end(s),
+                          (unsigned long long)SEGMENT_MAX_OFFSET);
     return segment_check_place(s, data_begin, data_end);
 }
 
@@ -109,5 +112,5 @@ bool segment_array_check(const struct segment_array *array)
         if (i > 0 && segment_end(array->segments[i - 1]) > array->segments[i].offset)
             return false; /* (2) */
     }
-    return true;
+    return array->nr == 0 || segment_end(array->segments[array->nr - 1]) <= SEGMENT_MAX_OFFSET; /* (3) */
 }

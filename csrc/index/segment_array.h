@@ -7,6 +7,8 @@
  * Invariants (segment_array_check)
  *   (1) length > 0 for every segment
  *   (2) end of a segment <= offset of the next
+ *   (3) end of the last one <= SEGMENT_MAX_OFFSET, so that any part of any of them
+ *       can be written as a segment
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -98,6 +98,15 @@ TEST(load_takes_a_zeroed_entry_at_the_very_end_of_the_data)
     check_refused(&zeroed, 1, "outside");
 }
 
+TEST(load_refuses_a_segment_whose_rest_could_not_be_a_segment)
+{
+    struct segment last = at(SEGMENT_MAX_OFFSET - 8, 8, 8), past = at(SEGMENT_MAX_OFFSET - 8, 9, 8);
+    struct segment_array array;
+    CHECK_OK(load(&array, &last, 1));
+    segment_array_free(&array);
+    check_refused(&past, 1, "index entry 0 of 1: it ends at sector 1125899906842624, past 1125899906842623");
+}
+
 TEST(find_is_the_first_segment_that_ends_past_the_sector)
 {
     for (size_t nr = 0; nr < 40; nr++) {
@@ -118,4 +127,5 @@ TEST_MAIN(T(segment_is_sixteen_little_endian_bytes), T(load_keeps_order_and_drop
           T(load_of_nothing_or_padding_alone_is_an_empty_array), T(load_refuses_entries_out_of_order),
           T(load_refuses_entries_that_overlap_across_padding), T(load_refuses_data_outside_of_the_layer_file),
           T(load_takes_a_zeroed_entry_at_the_very_end_of_the_data),
+          T(load_refuses_a_segment_whose_rest_could_not_be_a_segment),
           T(find_is_the_first_segment_that_ends_past_the_sector))

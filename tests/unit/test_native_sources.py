@@ -234,6 +234,17 @@ def test_data_that_never_arrives_ends_with_a_timeout(file: Source) -> None:
             slow.read(10, 0, 0)
 
 
+def test_a_slow_source_reads_through_until_it_is_late(file: Source, plain: bytes) -> None:
+    with Source.slow(file, chunk_size=4096, delay_ms=DELAY_NEVER, keep_ms=0) as slow:
+        slow.set_late(False)
+        assert slow.read(100, 0, TIMEOUT_MS) == plain[:100]
+        slow.set_late(True)
+        with pytest.raises(errors.TimeoutExpiredError):
+            slow.read(100, 0, 1)
+    with pytest.raises(errors.UsageError, match="is no slow source"):
+        file.set_late(True)
+
+
 def test_a_zfile_over_a_slow_source(tmp_path: Path, plain: bytes) -> None:
     zfile = make_zfile(plain)
     path = tmp_path / "z"
