@@ -10,6 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadlines: the machine does other things too.  OBD_SOAK=1 (make soak) tries more.
+settings.register_profile("test", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("soak", settings.get_profile("test"), max_examples=2000)
+settings.load_profile("soak" if os.environ.get("OBD_SOAK") == "1" else "test")
 
 # Every test runs on the test build of the extension, unless the environment says otherwise;
 # set before anything imports tcmu_overlaybd.native, which decides by this once.
