@@ -146,7 +146,7 @@ struct obd_upper_params {
     const char *uuid;   /* of the index file's header, 36 characters */
     const char *holder; /* who we are, for the one we keep out; the process id is added */
     uint64_t virtual_size;
-    uint64_t journal_slots;     /* 0: 16384 */
+    uint64_t journal_slots;     /* of a journal that is made new; 0: 16384 */
     uint32_t flush_interval_ms; /* 0: no flush by the clock */
     uint32_t tag;               /* number of lowers, written into entries */
     uint32_t flags;

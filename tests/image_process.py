@@ -1,7 +1,7 @@
 """An image in a process of its own, so that a test can kill it.
 
     process = ImageProcess(folder, kill_at="upper.record_written")
-    process.write(0, b"...")        # raises Died when the process is gone
+    process.write(0, b"...")        # raises DiedError when the process is gone
     process.kill()                  # SIGKILL, as a daemon dies
 
 The process reads calls from stdin and answers on stdout (pickled, each with its length
@@ -11,6 +11,7 @@ before it), so what has been answered has been acknowledged.  It opens ``data`` 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import struct
@@ -24,7 +25,7 @@ SECTOR = 512
 TIMEOUT_MS = 30_000
 
 
-class Died(Exception):
+class DiedError(Exception):
     """The process ended before it had answered."""
 
     def __init__(self, call: str, exit_code: int | None) -> None:
@@ -117,7 +118,7 @@ class ImageProcess:
             answer = None
         if answer is None:
             self._end()
-            raise Died(name, self.exit_code)
+            raise DiedError(name, self.exit_code)
         is_error, value = answer
         if is_error:
             raise value
@@ -125,10 +126,8 @@ class ImageProcess:
 
     def _end(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
         self._process.wait(timeout=30)
 
 

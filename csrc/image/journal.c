@@ -95,22 +95,53 @@ static enum obd_status make_file_at(struct journal *journal, const char *path)
     return status;
 }
 
-/* One without a file. */
-static struct journal *journal_new(const struct journal_owner *owner, const char *holder, uint64_t nr_slots,
-                                   uint64_t index_length)
+/* Takes over the journal file that lies at path, whose records have all been dealt
+ * with: on a full disk there may be no room for another.  One write of the header
+ * makes it empty, and the sequence jumps over whatever its slots may hold.  False
+ * when there is none that could be used. */
+static bool take_file_over(struct journal *journal, const char *path)
 {
-    struct journal *journal = calloc(1, sizeof *journal);
-    if (journal == NULL)
-        return NULL;
-    journal->header = (struct journal_header){
-        .state = JOURNAL_OPEN, .owner = *owner, .nr_slots = nr_slots, .index_length = index_length};
-    snprintf(journal->header.holder, sizeof journal->header.holder, "%s", holder);
-    journal->seed = journal_record_seed(owner);
-    journal->ring = calloc(nr_slots, sizeof *journal->ring);
-    if (journal->ring != NULL)
-        return journal;
-    free(journal);
-    return NULL;
+    struct journal_header before;
+    if (file_open(path, O_RDWR, 0, &journal->file) != OBD_OK)
+        return false;
+    if (journal_read_header(journal->file, &before) != OBD_OK) {
+        file_close(journal->file);
+        journal->file = NULL;
+        return false;
+    }
+    journal->header.nr_slots = before.nr_slots;
+    journal->header.flushed_sequence = before.flushed_sequence + 2 * before.nr_slots;
+    journal->last_sequence = journal->header.flushed_sequence;
+    return true;
+}
+
+static enum obd_status use_file_again(struct journal *journal, const char *path)
+{
+    enum obd_status status = write_header(journal);
+    HOOK("journal.taken_over");
+    if (status == OBD_OK)
+        status = file_sync_data(journal->file);
+    return status == OBD_OK ? sync_folder_of(path) : status;
+}
+
+static enum obd_status make_ring(struct journal *journal)
+{
+    journal->ring = calloc(journal->header.nr_slots, sizeof *journal->ring);
+    return journal->ring != NULL ? OBD_OK
+                                 : status_set(OBD_E_NO_MEMORY, "no memory for a journal of %llu slots",
+                                              (unsigned long long)journal->header.nr_slots);
+}
+
+static enum obd_status open_journal(struct journal *journal, const char *path)
+{
+    enum obd_status status = journal_boot_id(journal->header.boot_id);
+    if (status != OBD_OK)
+        return status;
+    bool is_taken_over = path != NULL && take_file_over(journal, path);
+    status = make_ring(journal);
+    if (status != OBD_OK || path == NULL)
+        return status;
+    return is_taken_over ? use_file_again(journal, path) : make_file_at(journal, path);
 }
 
 enum obd_status journal_create(const char *path, const struct journal_owner *owner, const char *holder,
@@ -119,18 +150,25 @@ enum obd_status journal_create(const char *path, const struct journal_owner *own
     if (nr_slots == 0 || nr_slots > JOURNAL_MAX_SLOTS)
         return status_set(OBD_E_INVALID, "a journal has 1 to %u slots, not %llu", JOURNAL_MAX_SLOTS,
                           (unsigned long long)nr_slots);
-    struct journal *journal = journal_new(owner, holder, nr_slots, index_length);
+    struct journal *journal = calloc(1, sizeof *journal);
     if (journal == NULL)
-        return status_set(OBD_E_NO_MEMORY, "no memory for a journal of %llu slots", (unsigned long long)nr_slots);
-    enum obd_status status = journal_boot_id(journal->header.boot_id);
-    if (status == OBD_OK && path != NULL)
-        status = make_file_at(journal, path);
+        return status_set(OBD_E_NO_MEMORY, "no memory for a journal");
+    journal->header = (struct journal_header){
+        .state = JOURNAL_OPEN, .owner = *owner, .nr_slots = nr_slots, .index_length = index_length};
+    snprintf(journal->header.holder, sizeof journal->header.holder, "%s", holder);
+    journal->seed = journal_record_seed(owner);
+    enum obd_status status = open_journal(journal, path);
     if (status != OBD_OK) {
         journal_close(journal);
         return status;
     }
     *out = journal;
     return OBD_OK;
+}
+
+uint64_t journal_nr_slots(const struct journal *journal)
+{
+    return journal->header.nr_slots;
 }
 
 uint64_t journal_nr_free(const struct journal *journal)

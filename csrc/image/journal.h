@@ -36,9 +36,10 @@
  * is absent, of another number, or damaged.  Applying a record twice, in order,
  * changes nothing, so the header may lag behind the index file.
  *
- * A journal is always a new file, made under another name and renamed: records
- * of an earlier one can never be taken for records of this one.  Its header is
- * synced once, before the rename, and the folder after it, so that a power cut
+ * A journal is made under another name and renamed, or it takes over the file of
+ * an earlier one with one write of the header, whose sequence then jumps over all
+ * that the slots may hold: records of an earlier journal are never taken for
+ * records of this one.  Header and folder are synced once, so that a power cut
  * leaves a whole header that bounds what was surely flushed; a clean close removes
  * the file.
  *
@@ -94,14 +95,16 @@ struct journal;
 enum obd_status journal_read(const char *path, const struct journal_owner *owner, struct journal_contents *contents);
 void journal_contents_free(struct journal_contents *contents);
 
-/* Makes path an empty journal, state open, of nr_slots preallocated slots; what
- * was there before is replaced.  path NULL: one that lives in memory only. */
+/* Makes path an empty journal, state open, of nr_slots preallocated slots.  What is
+ * there must have been dealt with: a whole journal is taken over, with the slots
+ * that it has, anything else is replaced.  path NULL: it lives in memory only. */
 enum obd_status journal_create(const char *path, const struct journal_owner *owner, const char *holder,
                                uint64_t nr_slots, uint64_t index_length, struct journal **out);
 
 /* Writes state into the header of a journal that nobody has open, and syncs it. */
 enum obd_status journal_mark(const char *path, enum journal_state state);
 
+uint64_t journal_nr_slots(const struct journal *journal);
 uint64_t journal_nr_free(const struct journal *journal);
 uint64_t journal_last_sequence(const struct journal *journal); /* 0: none yet */
 uint64_t journal_flushed_sequence(const struct journal *journal);

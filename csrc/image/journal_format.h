@@ -25,6 +25,9 @@ struct journal_header {
 
 void journal_header_encode(const struct journal_header *header, uint8_t bytes[JOURNAL_HEADER_USED]);
 
+/* Reads and checks the header of a journal file; OBD_E_JOURNAL says why it is none. */
+enum obd_status journal_read_header(struct file *file, struct journal_header *header);
+
 /* Why the bytes are no header of a journal, or NULL. */
 const char *journal_header_decode(struct journal_header *header, const uint8_t bytes[JOURNAL_HEADER_USED]);
 

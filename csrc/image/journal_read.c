@@ -16,7 +16,7 @@ static enum obd_status not_a_journal(const struct file *file, const char *why)
     return status_set(OBD_E_JOURNAL, "%s is no journal that can be trusted: %s", file_path(file), why);
 }
 
-static enum obd_status read_header(struct file *file, struct journal_header *header)
+enum obd_status journal_read_header(struct file *file, struct journal_header *header)
 {
     uint64_t size;
     enum obd_status status = file_size(file, &size);
@@ -102,7 +102,7 @@ static enum obd_status read_contents(struct file *file, const struct journal_own
 {
     struct journal_header header;
     uint8_t boot_id[16];
-    enum obd_status status = read_header(file, &header);
+    enum obd_status status = journal_read_header(file, &header);
     if (status == OBD_OK)
         status = journal_boot_id(boot_id);
     if (status != OBD_OK)
@@ -143,7 +143,7 @@ void journal_contents_free(struct journal_contents *contents)
 static enum obd_status rewrite_state(struct file *file, enum journal_state state)
 {
     struct journal_header header;
-    enum obd_status status = read_header(file, &header);
+    enum obd_status status = journal_read_header(file, &header);
     if (status != OBD_OK)
         return status;
     header.state = state;

@@ -29,7 +29,8 @@
  *                   upper.flush.failed after the journal is marked failed
  *   close           upper.close.flushed, upper.close.marked_clean, upper.close.removed
  *   open            upper.open.replay_appended, upper.open.replayed (both only when
- *                   there is something to replay), journal.made, upper.open.journal_ready
+ *                   there is something to replay), journal.made or journal.taken_over,
+ *                   upper.open.journal_ready
  *
  * Thread-safe.  Lock order: flush_lock, reserve_lock, map_lock (upper_state.h).
  *

@@ -118,7 +118,7 @@ enum obd_status index_appender_finish(struct index_appender *appender);
 /* ---- upper_replay.c ---- */
 
 /* Reads the journal and the index, and brings the upper to the state they say:
- * map filled, index_length set; for a writable upper a fresh journal. */
+ * map filled, index_length set; for a writable upper an empty journal. */
 enum obd_status upper_restore(struct upper *upper);
 
 /* ---- upper_flush.c ---- */

@@ -14,11 +14,17 @@
 static char path[64] = "/tmp/obd-journal-XXXXXX";
 static const struct journal_owner owner = {.uuid = UUID, .data_device = 1, .data_inode = 2};
 
-static struct journal *create(void)
+static struct journal *create_or_take_over(void)
 {
     struct journal *journal;
     CHECK_OK(journal_create(path, &owner, "somebody, pid 12", SLOTS, 4096, &journal));
     return journal;
+}
+
+static struct journal *create(void)
+{
+    remove(path);
+    return create_or_take_over();
 }
 
 /* Record s writes at s sectors, so that each is known by its sequence. */
@@ -154,13 +160,47 @@ TEST(journal_stops_at_a_gap)
 
 TEST(journal_takes_no_record_of_the_one_before_it)
 {
+    uint64_t first = 1;
     struct journal *journal = create();
-    append(journal, 6);
+    for (int round = 0; round < 5; round++) { /* each leaves the slots full of the last one's */
+        append(journal, SLOTS - 2);
+        journal_close(journal);
+        journal = create_or_take_over();
+        CHECK(journal_nr_free(journal) == SLOTS);
+        CHECK(journal_last_sequence(journal) == first - 1 + 2 * SLOTS);
+        first = journal_last_sequence(journal) + 1;
+        append(journal, 2);
+        check_records(first, first + 1);
+    }
     journal_close(journal);
-    journal = create();
-    append(journal, 2);
+}
+
+TEST(journal_takes_the_file_over_that_is_there_with_its_slots)
+{
+    struct stat before, after;
+    struct journal *journal = create();
+    append(journal, 3);
     journal_close(journal);
-    check_records(1, 2);
+    CHECK(stat(path, &before) == 0);
+    CHECK_OK(journal_create(path, &owner, "another", 1000, 5000, &journal));
+    CHECK(journal_nr_slots(journal) == SLOTS);
+    journal_close(journal);
+    CHECK(stat(path, &after) == 0 && after.st_ino == before.st_ino && after.st_size == before.st_size);
+    struct journal_contents contents = contents_of();
+    CHECK(contents.is_provably_empty && contents.index_length == 5000 && strcmp(contents.holder, "another") == 0);
+    journal_contents_free(&contents);
+}
+
+TEST(journal_replaces_a_file_that_is_none)
+{
+    struct journal *journal = create();
+    append(journal, 3);
+    journal_close(journal);
+    flip_byte(100);
+    journal = create_or_take_over();
+    append(journal, 1);
+    journal_close(journal);
+    check_records(1, 1);
 }
 
 TEST(journal_takes_no_record_of_another_upper)
@@ -236,6 +276,7 @@ TEST(journal_file_has_its_full_size_and_disk_space_from_the_start)
 {
     struct journal *journal;
     struct stat st;
+    remove(path);
     CHECK_OK(journal_create(path, &owner, "x", 16384, 4096, &journal));
     journal_close(journal);
     CHECK(stat(path, &st) == 0 && st.st_size == 4096 + 16384 * 64 && st.st_blocks * 512 >= st.st_size);
@@ -315,7 +356,8 @@ TEST_MAIN(T(journal_lies_in_a_file_of_its_own), T(journal_that_is_missing_is_no_
           T(journal_gives_back_what_was_appended), T(journal_fills_every_slot),
           T(journal_reuses_trimmed_slots_round_after_round), T(journal_that_was_trimmed_is_provably_empty),
           T(journal_stops_at_a_damaged_record), T(journal_stops_at_a_gap),
-          T(journal_takes_no_record_of_the_one_before_it), T(journal_takes_no_record_of_another_upper),
+          T(journal_takes_no_record_of_the_one_before_it), T(journal_takes_the_file_over_that_is_there_with_its_slots),
+          T(journal_replaces_a_file_that_is_none), T(journal_takes_no_record_of_another_upper),
           T(journal_knows_another_owner_and_another_boot), T(journal_with_any_byte_of_its_header_flipped_is_refused),
           T(journal_that_is_cut_short_is_refused), T(journal_file_has_its_full_size_and_disk_space_from_the_start),
           T(journal_state_is_kept), T(journal_that_cannot_trim_frees_nothing),
