@@ -252,7 +252,7 @@ struct core;
 struct device;
 
 struct obd_core_params {
-    uint32_t nr_workers;        /* 0: four per processor, at least 8, at most 64 */
+    uint32_t nr_workers;        /* 0: four per processor, at least 16, at most 64 */
     uint64_t park_budget_bytes; /* of all devices together; 0: 256 MiB */
 };
 

@@ -13,7 +13,7 @@
 /* A worker is asleep in a pread most of the time that it works: their number is
  * the queue depth that a cold local disk sees, not the number of processors. */
 #define WORKERS_PER_CPU 4
-#define MIN_WORKERS     8
+#define MIN_WORKERS     16
 #define MAX_WORKERS     64
 
 static unsigned nr_workers_of(const struct obd_core_params *params)
@@ -33,7 +33,7 @@ static void *worker_run(void *argument)
          * returns; the device is held by run_queue_next. */
         struct device *device = command->device;
         command_run(command);
-        run_queue_ran(device);
+        run_queue_ran(&core->queue, device);
     }
     return NULL;
 }

@@ -1,10 +1,13 @@
 /* queue: commands that want a worker, served device by device in turn.
  *
  * Each device has a queue of its own; the run queue holds the devices that have
- * something to run.  A worker takes the first device, one command of it, and puts
- * the device back at the end, so that a device with a hundred commands and one
- * with a single one get the same share.  One device occupies at most max_running
- * workers: a local disk that hangs stalls its own device first.
+ * something to run.  A worker takes the first that may run one more, one command of
+ * it, and puts it back at the end, so that a device with a hundred commands and one
+ * with a single one get the same share.
+ *
+ * A device may run one more as long as it occupies fewer workers than are free.  So a
+ * device alone gets half of them; one whose local disk hangs holds half, a second such
+ * one half of the rest, and so on: it takes many to stall the others.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,7 +22,7 @@ void run_queue_init(struct run_queue *queue, unsigned nr_workers)
     condition_init(&queue->not_empty);
     list_init(&queue->devices);
     queue->nr_idle = 0;
-    queue->max_running = nr_workers > 1 ? nr_workers - (nr_workers + 3) / 4 : 1;
+    queue->nr_free = nr_workers;
     queue->is_closed = false;
 }
 
@@ -45,15 +48,33 @@ void device_queue_init(struct device_queue *share)
     share->nr_running = 0;
 }
 
-/* Puts device where a worker looks, when it has a command and may run one more. */
-static void offer_device(struct run_queue *queue, struct device *device)
+static struct device *device_of(struct list *link)
+{
+    return LIST_ENTRY(link, struct device, queue.link);
+}
+
+/* The next whose turn it is; NULL when none may run one more. */
+static struct device *next_device(struct run_queue *queue)
+{
+    for (struct list *link = queue->devices.next; link != &queue->devices; link = link->next) {
+        if (device_of(link)->queue.nr_running < queue->nr_free)
+            return device_of(link);
+    }
+    return NULL;
+}
+
+static void wake_worker(struct run_queue *queue)
+{
+    if (queue->nr_idle > 0 && next_device(queue) != NULL)
+        pthread_cond_signal(&queue->not_empty);
+}
+
+/* Puts device at the end of the turn, when it has a command. */
+static void enter_turn(struct run_queue *queue, struct device *device)
 {
     struct device_queue *share = &device->queue;
-    if (list_is_empty(&share->commands) || list_is_linked(&share->link) || share->nr_running >= queue->max_running)
-        return;
-    list_append(&queue->devices, &share->link);
-    if (queue->nr_idle > 0)
-        pthread_cond_signal(&queue->not_empty);
+    if (!list_is_empty(&share->commands) && !list_is_linked(&share->link))
+        list_append(&queue->devices, &share->link);
 }
 
 void run_queue_append(struct command *command)
@@ -62,7 +83,8 @@ void run_queue_append(struct command *command)
     struct run_queue *queue = &device->core->queue;
     pthread_mutex_lock(&queue->lock);
     list_append(&device->queue.commands, &command->link);
-    offer_device(queue, device);
+    enter_turn(queue, device);
+    wake_worker(queue);
     pthread_mutex_unlock(&queue->lock);
 }
 
@@ -81,33 +103,40 @@ bool run_queue_remove(struct command *command)
     return was_queued;
 }
 
-struct command *run_queue_next(struct run_queue *queue)
+static struct device *wait_for_device(struct run_queue *queue)
 {
-    struct command *command = NULL;
-    pthread_mutex_lock(&queue->lock);
-    while (list_is_empty(&queue->devices) && !queue->is_closed) {
+    struct device *device;
+    while ((device = next_device(queue)) == NULL && !queue->is_closed) {
         queue->nr_idle++;
         condition_wait(&queue->not_empty, &queue->lock, NEVER_NS);
         queue->nr_idle--;
     }
-    struct list *link = list_pop(&queue->devices);
-    if (link != NULL) {
-        struct device *device = LIST_ENTRY(link, struct device, queue.link);
+    return device;
+}
+
+struct command *run_queue_next(struct run_queue *queue)
+{
+    struct command *command = NULL;
+    pthread_mutex_lock(&queue->lock);
+    struct device *device = wait_for_device(queue);
+    if (device != NULL) {
         command = LIST_ENTRY(list_pop(&device->queue.commands), struct command, link);
         device->queue.nr_running++;
-        offer_device(queue, device);
+        queue->nr_free--;
+        list_remove(&device->queue.link);
+        enter_turn(queue, device);
+        wake_worker(queue); /* signals can fall together: whoever takes one looks for more */
         device_ref(device);
     }
     pthread_mutex_unlock(&queue->lock);
     return command;
 }
 
-void run_queue_ran(struct device *device)
+void run_queue_ran(struct run_queue *queue, struct device *device)
 {
-    struct run_queue *queue = &device->core->queue;
     pthread_mutex_lock(&queue->lock);
     device->queue.nr_running--;
-    offer_device(queue, device);
-    pthread_mutex_unlock(&queue->lock);
+    queue->nr_free++;
+    pthread_mutex_unlock(&queue->lock); /* the caller is free itself, and looks what there is now */
     device_unref(device);
 }

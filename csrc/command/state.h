@@ -78,9 +78,9 @@ void park_release(struct command *command);
 struct run_queue {
     pthread_mutex_t lock;
     pthread_cond_t not_empty;
-    struct list devices;  /* those a worker may take a command of, in turn */
-    unsigned nr_idle;     /* workers that wait */
-    unsigned max_running; /* commands of one device that may occupy workers */
+    struct list devices; /* those with commands, in turn */
+    unsigned nr_free;    /* workers that run no command */
+    unsigned nr_idle;    /* of them, those that sleep */
     bool is_closed;
 };
 
@@ -100,7 +100,8 @@ void run_queue_append(struct command *command);
 bool run_queue_remove(struct command *command);
 /* Waits for a command; takes a reference to its device for run_queue_ran. */
 struct command *run_queue_next(struct run_queue *queue);
-void run_queue_ran(struct device *device);
+/* The command has been run. */
+void run_queue_ran(struct run_queue *queue, struct device *device);
 
 /* ---- deadline.c ----------------------------------------------------------- */
 

@@ -53,7 +53,7 @@ class Core(Handle):
 
     @classmethod
     def open(cls, *, nr_workers: int = 0, park_budget_bytes: int = 0) -> Self:
-        """0 is the default: four workers per processor but at least 8, and 256 MiB."""
+        """0 is the default: four workers per processor but at least 16, and 256 MiB."""
         params = ffi.new("struct obd_core_params *")
         params.nr_workers, params.park_budget_bytes = nr_workers, park_budget_bytes
         return cls(opened(lib.obd_core_open, "struct core", params))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "disk_fixture.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -139,6 +140,25 @@ TEST(test_core_fua_write_is_counted_as_a_write_and_flushes)
     core_close(core);
 }
 
+TEST(test_core_failed_sync_reaches_the_flush_and_the_close)
+{
+    struct core *core = core_make(2, 0);
+    struct disk disk = disk_make(core, (struct disk_params){.has_upper = true});
+    struct sector sector;
+    sector_fill(&sector, 3, 1);
+    CHECK_OK(run(&disk, OBD_COMMAND_WRITE, 3, 1, &sector));
+    CHECK_OK(obd_test_file_fault("data", "sync", 1, EIO, 1));
+    CHECK_FAILS(run(&disk, OBD_COMMAND_FLUSH, 0, 0, NULL), OBD_E_IO, "sync");
+    CHECK_OK(obd_test_file_fault("", "", 0, 0, 0)); /* no faults any more */
+    CHECK(run(&disk, OBD_COMMAND_WRITE, 3, 1, &sector) == OBD_E_READ_ONLY);
+    CHECK(run(&disk, OBD_COMMAND_FLUSH, 0, 0, NULL) != OBD_OK);
+    CHECK_OK(run(&disk, OBD_COMMAND_READ, 3, 1, &sector));
+    CHECK(sector_check(&sector, 3) == LOWER_STAMP); /* what was flushed last */
+    CHECK(device_close(disk.device, clock_deadline_ns(10000)) != OBD_OK);
+    disk_remove(&disk);
+    core_close(core);
+}
+
 TEST(test_core_stats_count_every_kind)
 {
     struct core *core = core_make(2, 0);
@@ -252,7 +272,7 @@ static void *work(void *argument)
 
 static void run_threads(struct disk_params params)
 {
-    struct core *core = core_make(3, 0);
+    struct core *core = core_make(8, 0);
     pthread_t threads[NR_THREADS];
     memset(ended_at, 0, sizeof ended_at);
     memset(newest_begin, 0, sizeof newest_begin);
@@ -288,13 +308,55 @@ TEST(test_core_overlapping_commands_agree_when_the_journal_is_tiny)
     run_threads((struct disk_params){.has_upper = true, .journal_slots = 4});
 }
 
+/* One thread writes a whole range with a new stamp, then its sectors one by one with
+ * the same, so that a read of the range needs many look-ups in the index.  The bytes
+ * have one stamp at any time; a read that a write could get into would see two. */
+#define WHOLE 256u
+
+static atomic_bool is_over;
+
+static void *write_whole_then_pieces(void *argument)
+{
+    static struct sector sectors[WHOLE];
+    (void)argument;
+    for (uint64_t stamp = 1; stamp <= 60; stamp++) {
+        for (uint64_t i = 0; i < WHOLE; i++)
+            sector_fill(&sectors[i], i, stamp);
+        CHECK_OK(run(&shared, OBD_COMMAND_WRITE, 0, WHOLE, sectors));
+        for (uint64_t i = 0; i < WHOLE; i += 2)
+            CHECK_OK(run(&shared, OBD_COMMAND_WRITE, i, 1, &sectors[i]));
+    }
+    atomic_store(&is_over, true);
+    return NULL;
+}
+
+TEST(test_core_read_sees_a_write_wholly_or_not_at_all)
+{
+    static struct sector sectors[WHOLE];
+    struct core *core = core_make(2, 0);
+    pthread_t writer;
+    shared = disk_make(core, (struct disk_params){.has_upper = true});
+    atomic_store(&is_over, false);
+    CHECK(pthread_create(&writer, NULL, write_whole_then_pieces, NULL) == 0);
+    while (!atomic_load(&is_over)) {
+        CHECK_OK(run(&shared, OBD_COMMAND_READ, 0, WHOLE, sectors));
+        for (uint64_t i = 0; i < WHOLE; i++)
+            CHECK(sector_check(&sectors[i], i) == sectors[0].stamp);
+    }
+    pthread_join(writer, NULL);
+    disk_drop(&shared);
+    core_close(core);
+}
+
 TEST_MAIN(T(test_core_read_gives_the_sectors_of_the_layer), T(test_core_refuses_what_lies_outside_the_device),
           T(test_core_refuses_half_sectors), T(test_core_refuses_a_read_without_a_buffer),
           T(test_core_commands_of_no_length_are_done_at_once),
           T(test_core_read_only_image_refuses_writes_and_has_nothing_to_flush),
           T(test_core_write_discard_and_flush_are_seen_after_reopening), T(test_core_verify_compares_and_says_where),
-          T(test_core_fua_write_is_counted_as_a_write_and_flushes), T(test_core_stats_count_every_kind),
+          T(test_core_fua_write_is_counted_as_a_write_and_flushes),
+          T(test_core_failed_sync_reaches_the_flush_and_the_close), T(test_core_stats_count_every_kind),
           T(test_core_read_loop_reads_with_several_threads),
           T(test_core_overlapping_commands_of_many_threads_agree_with_a_model),
           T(test_core_overlapping_commands_agree_when_data_comes_late),
-          T(test_core_overlapping_commands_agree_when_the_journal_is_tiny))
+          T(test_core_overlapping_commands_agree_when_the_journal_is_tiny),
+          T(test_core_read_sees_a_write_wholly_or_not_at_all))

@@ -258,7 +258,7 @@ TEST(test_close_goes_on_when_the_parked_are_given_up)
 TEST(test_park_writes_wait_for_room_in_the_journal_and_all_end)
 {
     enum { NR = 64 };
-    struct core *core = core_make(4, 0);
+    struct core *core = core_make(8, 0);
     const struct disk_params params = {.has_upper = true, .journal_slots = 4};
     struct disk disk = disk_make(core, params);
     static struct sector sectors[NR], all[NR];
@@ -327,7 +327,7 @@ static void *write_in_the_storm(void *argument)
 
 static void run_storm(uint32_t on_timeout)
 {
-    struct core *core = core_make(3, 65536);
+    struct core *core = core_make(8, 65536);
     pthread_t threads[4];
     storm = disk_make(core, (struct disk_params){.has_upper = true,
                                                  .is_slow = true,

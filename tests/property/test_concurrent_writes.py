@@ -79,7 +79,7 @@ def run_rounds(device: Device, batches: list[list[Change]]) -> list[int]:
 
 
 def check_order(batches: list[list[Change]]) -> None:
-    with tempfile.TemporaryDirectory() as folder, Core.open(nr_workers=4) as core:
+    with tempfile.TemporaryDirectory() as folder, Core.open(nr_workers=8) as core:
         upper = Path(folder) / "upper"
         with ExitStack() as stack:
             opened = stack.enter_context(
