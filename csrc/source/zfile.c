@@ -45,8 +45,9 @@ static uint64_t block_end(const struct zfile *zfile, uint64_t block)
 
 static enum obd_status bad_block(const struct zfile *zfile, uint64_t block, const char *what)
 {
-    return status_set(OBD_E_CORRUPT, "%s: block %llu of %llu %s", zfile->source.name, (unsigned long long)block,
-                      (unsigned long long)zfile->table.nr_blocks, what);
+    return status_set(OBD_E_CORRUPT, "%s: block %llu of %llu, at byte %llu of the ZFile, %s", zfile->source.name,
+                      (unsigned long long)block, (unsigned long long)zfile->table.nr_blocks,
+                      (unsigned long long)jump_table_offset(&zfile->table, block), what);
 }
 
 static bool checksum_fits(const struct zfile *zfile, const uint8_t *stored, size_t length)

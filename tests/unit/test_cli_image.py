@@ -135,7 +135,7 @@ def test_a_flipped_block_is_5_with_layer_and_leaves_no_output(private_vectors, t
     path.write_bytes(data)
     sentence = fails(5, "image", "export", path, "-o", tmp_path / "out")
     assert str(path) in sentence
-    assert "block 0" in sentence or "block 1" in sentence
+    assert "block 1 of 37, at byte 615 of the ZFile" in sentence
     sentence = fails(5, "image", "commit", path, "-o", tmp_path / "out")
     assert everything_in(tmp_path) - everything_in(private_vectors.parent) == set()
     assert not (tmp_path / "out").exists()
@@ -180,12 +180,31 @@ WRITERS = [
 ]
 
 
-@pytest.mark.parametrize(("command", "source"), WRITERS)
-def test_an_existing_output_stays_and_is_1(command, source, vectors, tmp_path, fails):
+@pytest.mark.parametrize(("command", "source"), WRITERS[1:])
+def test_an_existing_layer_stays_and_is_1(command, source, vectors, tmp_path, fails):
     (tmp_path / "out").write_text("precious")
     assert "exists already" in fails(1, "image", command, vectors / source, "-o", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "precious"
     assert everything_in(tmp_path) == {"out"}
+
+
+def test_export_replaces_a_file_and_only_a_file(vectors, tmp_path, program, fails):
+    (tmp_path / "out").write_text("old")
+    assert program("image", "export", vectors / "rw.config.v1.json", "-o", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out").stat().st_size == 8 << 20
+    (tmp_path / "folder").mkdir()
+    fails(1, "image", "export", vectors / "rw.config.v1.json", "-o", tmp_path / "folder")
+    assert everything_in(tmp_path) == {"out", "folder"}
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(private_vectors, tmp_path, fails):
+    path = private_vectors / "commit/lz4-4k.zfile"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 4
+    path.write_bytes(data)
+    (tmp_path / "out").write_text("old")
+    fails(5, "image", "export", path, "-o", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "old"
 
 
 @pytest.mark.parametrize(("command", "source"), WRITERS)
