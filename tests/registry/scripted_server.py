@@ -1,0 +1,460 @@
+"""An HTTP server that misbehaves by script: one fault an answer, then the truth.
+
+``put`` says what a path truly holds; ranged GETs of it are answered as a good registry
+would.  ``fault`` queues faults for a path: each request there takes one from the front,
+and when none is left the truth is served.  Everything that arrived is in ``seen``, so a
+test can count requests and connections and look for headers that should not be there.
+
+    with ScriptedServer() as server:
+        server.put("/blob", data)
+        server.fault("/blob", Status(503), Cut(after=100))
+        ...                                  # two bad answers, then data
+        assert server.count("GET", "/blob") == 3
+
+A path is looked up without its query.  Thread-safe; every connection has a thread, and
+``close`` ends those that stall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import re
+import socket
+import socketserver
+import ssl
+import struct
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+STALL_S = 60.0  # a stalled answer ends at the latest after this
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it arrived; ``connection`` counts from 0."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    connection: int
+    at: float
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Fault:
+    """Replaces or spoils one answer.  ``truth`` is what a good server would say."""
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Status(Fault):
+    """That status instead, with headers and body."""
+
+    code: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.send(Answer(self.code, self.headers, self.body))
+
+
+def too_many(retry_after: str) -> Status:
+    return Status(429, {"Retry-After": retry_after})
+
+
+def unauthorized(challenge: str) -> Status:
+    return Status(401, {"WWW-Authenticate": challenge})
+
+
+def redirect(location: str, code: int = 307) -> Status:
+    return Status(code, {"Location": location})
+
+
+@dataclass(frozen=True)
+class Delay(Fault):
+    """The truth, or another fault, after a pause."""
+
+    seconds: float
+    then: Fault | None = None
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.scripted.stopping.wait(self.seconds)
+        if self.then is None:
+            handler.send(truth)
+        else:
+            self.then.answer(handler, truth)
+
+
+@dataclass(frozen=True)
+class IgnoreRange(Fault):
+    """200 and the whole body to a ranged GET."""
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        whole = handler.scripted.content(handler.path_only) or truth
+        handler.send(Answer(200, {}, whole.body))
+
+
+@dataclass(frozen=True)
+class WrongRange(Fault):
+    """206 whose Content-Range lies: moved by ``shift`` bytes, or ``text`` as it stands; "" for none."""
+
+    shift: int = 0
+    text: str | None = None
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        headers = dict(truth.headers)
+        said = headers.pop("Content-Range", "")
+        if self.text is None:
+            said = re.sub(r"\d+(?=[-/])", lambda number: str(int(number[0]) + self.shift), said)
+        else:
+            said = self.text
+        handler.send(Answer(206, headers | ({"Content-Range": said} if said else {}), truth.body))
+
+
+@dataclass(frozen=True)
+class ShortRange(Fault):
+    """An honest 206 of fewer bytes than were asked for."""
+
+    length: int
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        match = re.match(r"bytes (\d+)-\d+/(\d+)", truth.headers.get("Content-Range", ""))
+        assert match, "a ShortRange needs a ranged request"
+        first = int(match[1])
+        said = f"bytes {first}-{first + self.length - 1}/{match[2]}"
+        handler.send(Answer(206, {"Content-Range": said}, truth.body[: self.length]))
+
+
+@dataclass(frozen=True)
+class OtherBytes(Fault):
+    """Everything right but one byte of the body."""
+
+    at: int = 0
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        body = bytearray(truth.body)
+        body[self.at] ^= 0xFF
+        handler.send(Answer(truth.status, truth.headers, bytes(body)))
+
+
+@dataclass(frozen=True)
+class Cut(Fault):
+    """The connection ends after that many bytes of the body; ``reset`` sends an RST instead of a FIN."""
+
+    after: int = 0
+    reset: bool = False
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.send_head(truth)
+        handler.wfile.write(truth.body[: self.after])
+        handler.hang_up(reset=self.reset)
+
+
+@dataclass(frozen=True)
+class HangUp(Fault):
+    """No answer at all, the connection ends."""
+
+    reset: bool = False
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.hang_up(reset=self.reset)
+
+
+@dataclass(frozen=True)
+class Stall(Fault):
+    """The head and ``after`` bytes of the body, then nothing more; -1: not even the head."""
+
+    after: int = -1
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        if self.after >= 0:
+            handler.send_head(truth)
+            handler.wfile.write(truth.body[: self.after])
+            handler.wfile.flush()
+        handler.scripted.stopping.wait(STALL_S)
+        handler.hang_up()
+
+
+@dataclass(frozen=True)
+class Slow(Fault):
+    """The truth in small steps; ``head_too`` drips the head as well, a byte a step."""
+
+    step: int = 1
+    pause_s: float = 0.05
+    head_too: bool = False
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        if self.head_too:
+            self._drip(handler, handler.head_of(truth), 1)
+        else:
+            handler.send_head(truth)
+        self._drip(handler, truth.body, self.step)
+
+    def _drip(self, handler: Handler, data: bytes, step: int) -> None:
+        for begin in range(0, len(data), step):
+            handler.wfile.write(data[begin : begin + step])
+            handler.wfile.flush()
+            if handler.scripted.stopping.wait(self.pause_s):
+                return
+
+
+@dataclass(frozen=True)
+class Endless(Fault):
+    """200 and zeros until the other end has had enough, or ``limit`` bytes; no Content-Length."""
+
+    limit: int = 1 << 30
+    BLOCK: ClassVar[bytes] = bytes(1 << 16)
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for _ in range(0, self.limit, len(self.BLOCK)):
+            handler.wfile.write(self.BLOCK)
+        handler.hang_up()
+
+
+@dataclass(frozen=True)
+class Garbage(Fault):
+    """What is no HTTP."""
+
+    data: bytes = b"SSH-2.0-OpenSSH_9.2\r\n"
+
+    def answer(self, handler: Handler, truth: Answer) -> None:
+        handler.wfile.write(self.data)
+        handler.hang_up()
+
+
+Responder = Callable[[Seen], Answer]
+
+
+class ScriptedServer:
+    """Listens on a free port of 127.0.0.1 from construction to ``close``."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.seen: list[Seen] = []
+        self.nr_connections = 0
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._contents: dict[str, Answer] = {}
+        self._responders: dict[str, Responder] = {}
+        self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._always: dict[str, Fault] = {}
+        self._server = _Server(("127.0.0.1", 0), self, tls)
+        self.port: int = self._server.server_address[1]
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    # -- the script
+
+    def put(self, path: str, body: bytes, **headers: str) -> None:
+        """What path holds; headers as keywords: ``Content_Type="..."``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._contents[path] = Answer(200, named, body)
+
+    def respond(self, path: str, responder: Responder) -> None:
+        """path is answered by a function of the request."""
+        self._responders[path] = responder
+
+    def fault(self, path: str, *faults: Fault) -> None:
+        """The next requests of path get these, one each."""
+        with self._lock:
+            self._faults[path].extend(faults)
+
+    def always(self, path: str, fault: Fault | None) -> None:
+        """Every request of path gets fault, once the queue is empty; None ends that."""
+        with self._lock:
+            if fault is None:
+                self._always.pop(path, None)
+            else:
+                self._always[path] = fault
+
+    # -- what came
+
+    def count(self, method: str = "GET", path: str | None = None) -> int:
+        with self._lock:
+            return sum(seen.method == method and path in (None, seen.path) for seen in self.seen)
+
+    def headers_seen(self, name: str, path: str | None = None) -> list[str]:
+        """The values of a header in all requests (of path) that had it."""
+        with self._lock:
+            chosen = [seen for seen in self.seen if path in (None, seen.path)]
+        return [seen.headers[name.lower()] for seen in chosen if name.lower() in seen.headers]
+
+    def forget(self) -> None:
+        with self._lock:
+            self.seen.clear()
+
+    # -- life
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.close_connections()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> ScriptedServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- for the handlers
+
+    def content(self, path: str) -> Answer | None:
+        return self._contents.get(path)
+
+    def take_fault(self, path: str) -> Fault | None:
+        with self._lock:
+            queue = self._faults[path]
+            return queue.popleft() if queue else self._always.get(path)
+
+    def note(self, seen: Seen) -> None:
+        with self._lock:
+            self.seen.append(seen)
+
+    def next_connection(self) -> int:
+        with self._lock:
+            self.nr_connections += 1
+            return self.nr_connections - 1
+
+    def truth(self, seen: Seen) -> Answer:
+        responder = self._responders.get(seen.path)
+        if responder is not None:
+            return responder(seen)
+        content = self._contents.get(seen.path)
+        if content is None:
+            return Answer(404, {"Content-Type": "text/plain"}, b"nothing here")
+        return ranged(content, seen.headers.get("range"))
+
+
+def ranged(content: Answer, wanted: str | None) -> Answer:
+    """content, or the part of it that a Range header asks for."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
+    if match is None:
+        return content
+    total = len(content.body)
+    first, last = int(match[1]), min(int(match[2] or total - 1), total - 1)
+    if first > last:
+        return Answer(416, {"Content-Range": f"bytes */{total}"})
+    said = {"Content-Range": f"bytes {first}-{last}/{total}"}
+    return Answer(206, {**content.headers, **said}, content.body[first : last + 1])
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 0
+    disable_nagle_algorithm = True
+    server: _Server
+
+    @property
+    def scripted(self) -> ScriptedServer:
+        return self.server.scripted
+
+    @property
+    def path_only(self) -> str:
+        return urlsplit(self.path).path
+
+    def setup(self) -> None:
+        super().setup()
+        self.number = self.scripted.next_connection()
+
+    def serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        seen = Seen(self.command, self.path, headers, body, self.number, time.monotonic())
+        self.scripted.note(seen)
+        truth = self.scripted.truth(seen)
+        fault = self.scripted.take_fault(self.path_only)
+        try:
+            if fault is None:
+                self.send(truth)
+            else:
+                fault.answer(self, truth)
+        except OSError:
+            self.close_connection = True
+
+    # Names that http.server looks for.
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815
+
+    def send(self, answer: Answer) -> None:
+        self.wfile.write(self.head_of(answer) + (b"" if self.command == "HEAD" else answer.body))
+
+    def send_head(self, answer: Answer) -> None:
+        self.wfile.write(self.head_of(answer))
+
+    def head_of(self, answer: Answer) -> bytes:
+        phrase = self.responses.get(answer.status, ("?",))[0]
+        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        lines = [f"HTTP/1.1 {int(answer.status)} {phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def hang_up(self, *, reset: bool = False) -> None:
+        if reset:  # closing with a linger time of 0 sends an RST
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self, address: tuple[str, int], scripted: ScriptedServer, tls: ssl.SSLContext | None
+    ) -> None:
+        self.scripted = scripted
+        self._tls = tls
+        self._open: set[socket.socket] = set()
+        super().__init__(address, Handler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        # The handshake is done here, in the connection's own thread.
+        if self._tls is not None:
+            try:
+                request = self._tls.wrap_socket(request, server_side=True)
+            except (OSError, ssl.SSLError):
+                return
+        self._open.add(request)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self._open.discard(request)
+            request.close()
+
+    def shutdown_request(self, request: Any) -> None:
+        # shutdown() first would send a FIN where a fault wants an RST.
+        self.close_request(request)
+
+    def close_connections(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is what some tests are about."""
