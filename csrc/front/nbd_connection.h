@@ -30,6 +30,7 @@
 #define NBD_INPUT_SIZE    (64u << 10)  /* read ahead: many small requests by one system call */
 #define NBD_MAX_BUFFERED  (64u << 20)  /* bytes of payload and data in flight; one request always passes */
 #define NBD_KEPT_BUFFER   (256u << 10) /* a slot keeps a buffer up to this for its next request */
+#define NBD_INLINE_BYTES  (16u << 10)
 #define NBD_MAX_SLOTS     1024u
 #define NBD_SEND_LIMIT_NS (30 * NS_PER_SECOND)  /* without one byte taken by the client */
 #define NBD_STOP_LIMIT_NS (5 * NS_PER_SECOND)   /* for all replies, once nbd_stop was called */
