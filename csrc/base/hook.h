@@ -3,8 +3,8 @@
  * HOOK("upper.data_written") is nothing in a release build.  In the test build
  * (-DOBD_TEST_BUILD) the process kills itself with SIGKILL when the environment
  * variable OBD_TEST_KILL_AT is that name, or "name:n" and this is the n-th time
- * (from 1) that a thread passes it; "name:stop" raises SIGSTOP instead.  The
- * names used are listed in docs/architecture.rst, so that a test can walk them.
+ * (from 1) that a thread passes it; "name:stop" raises SIGSTOP instead.
+ * tests/nbd/test_nbd_kill.py collects the names from the sources and walks them all.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -103,6 +103,22 @@ struct nbd {
  * status and this thread's sentence for nbd_wait. */
 void nbd_break(struct nbd *nbd, enum obd_status status);
 
+/* nbd_check.c */
+
+/* What may be asked, by type. */
+struct nbd_kind {
+    const char *name;
+    uint16_t flags; /* allowed; FUA is on every command */
+    bool is_write;
+    bool has_range;
+    bool has_bytes; /* travels with data, so its length is bounded */
+};
+
+/* NULL: there is no such command. */
+const struct nbd_kind *nbd_kind_of(const struct nbd_header *header);
+/* OBD_OK, or why the request is refused. */
+enum obd_status nbd_check(const struct nbd *nbd, const struct nbd_header *header);
+
 /* nbd_request.c */
 
 /* Reads what the socket has, once, without waiting. */

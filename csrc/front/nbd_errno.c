@@ -2,7 +2,7 @@
  *
  * The protocol knows a handful of errno values; one that it does not list must
  * not be sent.  The front itself answers ENOSPC, not this table's EINVAL, to a
- * write past the end, as the protocol wants (nbd_request.c).
+ * write past the end, as the protocol wants (nbd_reply.c).
  *
  * SPDX-License-Identifier: Apache-2.0
  */

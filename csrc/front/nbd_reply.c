@@ -21,15 +21,10 @@
 
 /* ---- building ---- */
 
-static bool is_write(const struct nbd_request *request)
-{
-    uint16_t type = request->header.type;
-    return type == NBD_WRITE || type == NBD_TRIM || type == NBD_WRITE_ZEROES;
-}
-
 static uint32_t errno_of(const struct nbd_request *request)
 {
-    bool is_past_end = request->status == OBD_E_RANGE && is_write(request);
+    const struct nbd_kind *kind = nbd_kind_of(&request->header);
+    bool is_past_end = request->status == OBD_E_RANGE && kind && kind->is_write;
     return is_past_end ? NBD_ENOSPC : nbd_errno(request->status);
 }
 

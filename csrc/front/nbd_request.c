@@ -1,13 +1,8 @@
 /* nbd_request: from bytes of the client to commands of the core.
  *
- * Everything here comes from outside and is checked in release builds.  Only a
- * wrong magic ends the connection, because the place of the next request is then
- * unknown; all else is answered with an error and a sentence, and a WRITE that is
- * refused has its payload skipped.
- *
- * The advertised minimum block size is 512.  READ and BLOCK_STATUS of clients that
- * ignore it are served by widening; writes are not, because half a sector would
- * need a read and a lock around both.
+ * Only a wrong magic ends the connection, because the place of the next request is
+ * then unknown; all else is answered, and a WRITE that is refused has its payload
+ * skipped.  READs of half sectors are widened to the sectors that hold them.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,66 +16,6 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "front/nbd_connection.h"
-
-/* What may be asked, by type. */
-static const struct nbd_kind {
-    const char *name;
-    uint16_t flags; /* allowed; FUA is on every command */
-    bool is_write;
-    bool has_range;
-    bool has_bytes; /* travels with data, so its length is bounded */
-} KINDS[] = {
-    [NBD_READ] = {"READ", NBD_FLAG_DF, false, true, true},
-    [NBD_WRITE] = {"WRITE", 0, true, true, true},
-    [NBD_FLUSH] = {"FLUSH", 0, false, false, false},
-    [NBD_TRIM] = {"TRIM", 0, true, true, false},
-    [NBD_WRITE_ZEROES] = {"WRITE_ZEROES", NBD_FLAG_NO_HOLE | NBD_FLAG_FAST_ZERO, true, true, false},
-    [NBD_BLOCK_STATUS] = {"BLOCK_STATUS", NBD_FLAG_REQ_ONE, false, true, false},
-};
-
-static const struct nbd_kind *kind_of(const struct nbd_header *header)
-{
-    bool is_known = header->type < sizeof KINDS / sizeof KINDS[0] && KINDS[header->type].name;
-    return is_known ? &KINDS[header->type] : NULL;
-}
-
-/* ---- checks ---- */
-
-static enum obd_status check_range(const struct nbd *nbd, const struct nbd_kind *kind, const struct nbd_header *header)
-{
-    uint64_t size = device_size(nbd->device);
-    if (header->length == 0)
-        return status_set(OBD_E_INVALID, "nbd %s: %s of 0 bytes at %" PRIu64, device_name(nbd->device), kind->name,
-                          header->offset);
-    if (kind->has_bytes && header->length > NBD_MAX_PAYLOAD)
-        return status_set(OBD_E_INVALID, "nbd %s: %s of %" PRIu32 " bytes; the most is %u", device_name(nbd->device),
-                          kind->name, header->length, NBD_MAX_PAYLOAD);
-    if (!range_is_inside(header->offset, header->length, size))
-        return status_set(OBD_E_RANGE, "nbd %s: %s of %" PRIu32 " bytes at %" PRIu64 " of a disk of %" PRIu64,
-                          device_name(nbd->device), kind->name, header->length, header->offset, size);
-    if (kind->is_write && !is_aligned(header->offset | header->length, SECTOR_SIZE))
-        return status_set(OBD_E_INVALID,
-                          "nbd %s: %s of %" PRIu32 " bytes at %" PRIu64 "; both must be multiples of %u (the minimum "
-                          "block size)",
-                          device_name(nbd->device), kind->name, header->length, header->offset, SECTOR_SIZE);
-    return OBD_OK;
-}
-
-static enum obd_status check_request(const struct nbd *nbd, const struct nbd_header *header)
-{
-    const char *name = device_name(nbd->device);
-    const struct nbd_kind *kind = kind_of(header);
-    if (!kind)
-        return status_set(OBD_E_INVALID, "nbd %s: unknown command %u", name, header->type);
-    if (header->flags & ~(kind->flags | NBD_FLAG_FUA))
-        return status_set(OBD_E_INVALID, "nbd %s: %s with flags 0x%04x, of which 0x%04x are known", name, kind->name,
-                          header->flags, kind->flags | NBD_FLAG_FUA);
-    if (kind->is_write && nbd->flags & OBD_NBD_READ_ONLY)
-        return status_set(OBD_E_READ_ONLY, "nbd %s: %s to a read-only export", name, kind->name);
-    if (header->type == NBD_BLOCK_STATUS && !(nbd->flags & OBD_NBD_BLOCK_STATUS))
-        return status_set(OBD_E_INVALID, "nbd %s: BLOCK_STATUS, but no metadata context was negotiated", name);
-    return kind->has_range ? check_range(nbd, kind, header) : OBD_OK;
-}
 
 /* ---- slots ---- */
 
@@ -212,10 +147,10 @@ static void submit(struct nbd_request *request)
     struct command *command = &request->command;
     *command = (struct command){
         .kind = command_kind_of(request->header.type),
-        .fua = request->header.flags & NBD_FLAG_FUA && kind_of(&request->header)->is_write,
+        .fua = request->header.flags & NBD_FLAG_FUA && nbd_kind_of(&request->header)->is_write,
         .done = request_done,
     };
-    if (kind_of(&request->header)->has_range) {
+    if (nbd_kind_of(&request->header)->has_range) {
         command->offset = sectors_begin(&request->header);
         command->length = sectors_length(&request->header);
     }
@@ -242,7 +177,7 @@ static void refuse(struct nbd_request *request, enum obd_status status)
 static void start_request(struct nbd *nbd, const struct nbd_header *header)
 {
     struct nbd_request *request = take_slot(nbd, header);
-    enum obd_status status = check_request(nbd, header);
+    enum obd_status status = nbd_check(nbd, header);
     if (status == OBD_OK)
         status = ensure_buffer(request, bytes_needed(header));
     if (status == OBD_OK && header->type == NBD_BLOCK_STATUS)
