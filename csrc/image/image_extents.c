@@ -113,6 +113,7 @@ enum obd_status image_freeze_upper(struct image *image, struct segment_array *ou
         return status;
     for (size_t i = 0; i < out->nr; i++)
         out->segments[i].tag = 0;
+    cut_at_end(out, image->virtual_size >> SECTOR_SHIFT);
     return OBD_OK;
 }
 

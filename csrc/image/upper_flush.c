@@ -16,7 +16,7 @@
 #include "image/upper_state.h"
 
 /* How long the flusher leaves a disk alone that has refused a flush. */
-#define RETRY_NS (200 * NS_PER_MS)
+#define RETRY_NS NS_PER_SECOND
 
 /* ---- the failed state ---- */
 
@@ -198,16 +198,18 @@ static void run_and_keep_result(struct upper *upper)
     pthread_mutex_unlock(&upper->flush_lock);
 
     enum obd_status status = run_pair(upper);
+    const char *text = status == OBD_OK ? "" : status_text();
 
     pthread_mutex_lock(&upper->map_lock);
     upper->room_status = status;
+    snprintf(upper->room_text, sizeof upper->room_text, "%s", text);
     pthread_mutex_unlock(&upper->map_lock);
     pthread_mutex_lock(&upper->flush_lock);
     upper->is_flushing = false;
     upper->nr_flushes++;
     upper->flush_ended = upper->flush_begun;
     upper->flush_status = status;
-    snprintf(upper->flush_text, sizeof upper->flush_text, "%s", status == OBD_OK ? "" : status_text());
+    snprintf(upper->flush_text, sizeof upper->flush_text, "%s", text);
     pthread_cond_broadcast(&upper->flush_done);
 }
 

@@ -65,7 +65,8 @@ struct upper {
     uint64_t unflushed_bytes;
     bool is_failed;
     char why_read_only[STATUS_TEXT_SIZE];
-    enum obd_status room_status; /* why the last flush freed no slots; OBD_OK when it did */
+    enum obd_status room_status; /* why the last flush freed no slots, and its sentence; OBD_OK when it did */
+    char room_text[STATUS_TEXT_SIZE];
     struct list waiters;
 
     /* The flusher, under map_lock. */

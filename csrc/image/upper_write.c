@@ -43,7 +43,7 @@ static enum obd_status refuse_full_journal(struct upper *upper)
     if (upper->room_status == OBD_OK)
         return OBD_E_AGAIN;
     /* Parking would not help: the flush that should make room has failed. */
-    return status_set(upper->room_status, "upper %s: the journal is full and cannot be flushed", upper->name);
+    return status_set(upper->room_status, "the journal is full and cannot be flushed: %s", upper->room_text);
 }
 
 /* Under map_lock. */

@@ -59,11 +59,12 @@ class Compact(Handle):
         detect_zeros: bool = False,
         drop_zeros: bool = False,
         keep_tags: bool = False,
+        upper_only: bool = False,
         timeout_ms: int,
     ) -> None:
         params = ffi.new("struct obd_compact_params *")
         params.detect_zeros, params.drop_zeros, params.keep_tags = detect_zeros, drop_zeros, keep_tags
-        params.timeout_ms = timeout_ms
+        params.upper_only, params.timeout_ms = upper_only, timeout_ms
         pointer = opened(lib.obd_compact_open, "struct compact", image.handle, writer.handle, params)
         super().__init__(pointer, lib.obd_compact_close)
         self._parts = (image, writer)  # borrowed by C until this is closed
