@@ -171,7 +171,8 @@ def verify(source: tuple[str, ...], as_json: bool) -> None:
     from tcmu_overlaybd.errors import CorruptError
     from tcmu_overlaybd.image.verify import verify_image
 
-    reports = verify_image(source)
+    with progress_bar("verify") as progress:
+        reports = verify_image(source, progress=progress)
     problems = [problem for report in reports for problem in report.problems]
     if as_json:
         print_json({"sound": not problems, "layers": [vars(report) for report in reports]})

@@ -24,8 +24,9 @@ def layer() -> None:
 @click.argument("size", type=BYTES)
 @click.option("--sparse", is_flag=True, help="A sparse data file; it can be read and committed only.")
 @click.option("--parent-uuid", metavar="UUID", help="Of the layer below.")
+@json_output
 @verbosity
-def create(data: Path, index: Path, size: int, sparse: bool, parent_uuid: str | None) -> None:
+def create(data: Path, index: Path, size: int, sparse: bool, parent_uuid: str | None, as_json: bool) -> None:
     """Make the files DATA and INDEX of a new writable layer of SIZE bytes.
 
     SIZE 0 is that of the layers below.  Prints the layer's UUID.
@@ -34,7 +35,11 @@ def create(data: Path, index: Path, size: int, sparse: bool, parent_uuid: str | 
     from tcmu_overlaybd.image.create import create_layer
 
     parent = uuid_text.from_user(parent_uuid) if parent_uuid else uuid_text.NULL
-    click.echo(create_layer(data, index, size, sparse=sparse, parent_uuid=parent))
+    uuid = create_layer(data, index, size, sparse=sparse, parent_uuid=parent)
+    if as_json:
+        print_json({"data": str(data), "index": str(index), "size": size, "uuid": uuid})
+    else:
+        click.echo(uuid)
 
 
 @layer.command()

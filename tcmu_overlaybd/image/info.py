@@ -27,19 +27,20 @@ def layer_info(path: Path) -> Info:
     if writable is not None:
         return writable
     file, layer = open_layer_file(path)
+    sectors = {False: 0, True: 0}  # of data, of zeros
     with layer:
-        segments = list(layer.segments())
-    zeros = sum(segment.length for segment in segments if segment.is_zero)
-    mapped = sum(segment.length for segment in segments)
+        nr_segments = layer.nr_segments
+        for segment in layer.segments():
+            sectors[segment.is_zero] += segment.length
     return {
         "path": str(path),
         "size": file.containers.size,
         "kind": file.kind,
         **_container_info(file.containers),
         **_lsmt_info(file),
-        "segments": len(segments),
-        "data_bytes": (mapped - zeros) * lsmt.SECTOR_SIZE,
-        "zero_bytes": zeros * lsmt.SECTOR_SIZE,
+        "segments": nr_segments,
+        "data_bytes": sectors[False] * lsmt.SECTOR_SIZE,
+        "zero_bytes": sectors[True] * lsmt.SECTOR_SIZE,
     }
 
 

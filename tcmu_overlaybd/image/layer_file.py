@@ -67,8 +67,28 @@ class OpenSource:
     slow: Source | None  # tests only: to be made late once the index is read
     stack: ExitStack  # closes source and all below
 
+    def open_index(self) -> Layer:
+        """The layer, its index read and checked; it keeps what it needs of the sources open."""
+        trailer = self.file.trailer
+        layer = Layer.open(
+            self.source,
+            index_offset=trailer.index_offset,
+            nr_entries=trailer.index_size,
+            virtual_size=trailer.virtual_size,
+            timeout_ms=OPEN_TIMEOUT_MS,
+        )
+        if self.slow is not None:
+            self.slow.set_late(True)
+        return layer
+
     def close(self) -> None:
         self.stack.close()
+
+    def __enter__(self) -> OpenSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def open_layer_source(path: Path) -> OpenSource:
@@ -95,28 +115,14 @@ def open_layer_source(path: Path) -> OpenSource:
 
 def read_layer_file(path: Path) -> LayerFile:
     """What open_layer_source finds, without keeping anything open."""
-    opened = open_layer_source(path)
-    opened.close()
-    return opened.file
+    with open_layer_source(path) as opened:
+        return opened.file
 
 
 def open_layer_file(path: Path) -> tuple[LayerFile, Layer]:
     """The layer at path, its index read and checked; the caller closes it."""
-    opened = open_layer_source(path)
-    try:
-        trailer = opened.file.trailer
-        layer = Layer.open(
-            opened.source,
-            index_offset=trailer.index_offset,
-            nr_entries=trailer.index_size,
-            virtual_size=trailer.virtual_size,
-            timeout_ms=OPEN_TIMEOUT_MS,
-        )
-        if opened.slow is not None:
-            opened.slow.set_late(True)
-    finally:
-        opened.close()
-    return opened.file, layer
+    with open_layer_source(path) as opened:
+        return opened.file, opened.open_index()
 
 
 class _Reader:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError
 from tcmu_overlaybd.formats import lsmt, zfile
-from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_file, open_layer_source
+from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_source
 from tcmu_overlaybd.image.layer_writer import Progress, no_progress
 from tcmu_overlaybd.image.lowers import lower_path
 from tcmu_overlaybd.image.open import open_image
@@ -49,35 +49,41 @@ def verify_image(source: Source, *, progress: Progress = no_progress) -> list[La
     if not config.layers and config.writable is None:
         raise FormatError("the configuration names neither layers nor an upper")
     paths = [lower_path(lower, config) for lower in config.layers]
-    reports = []
-    for number, (lower, path) in enumerate(zip(config.layers, paths, strict=True)):
-        reports.append(verify_layer(path, lower))
-        progress(number + 1, len(paths))
+    meter = _Meter(progress, sum(path.stat().st_size for path in paths))
+    reports = [verify_layer(path, lower, meter) for lower, path in zip(config.layers, paths, strict=True)]
     if config.writable is not None:
         reports.append(_verify_upper(config))
     return reports
 
 
-def verify_layer(path: Path, expected: Lower | None = None) -> LayerReport:
+class _Meter:
+    """Adds up bytes of files that have been looked at, for a progress bar."""
+
+    def __init__(self, progress: Progress = no_progress, total: int = 0) -> None:
+        self._progress = progress
+        self._done = 0
+        self._total = total
+
+    def add(self, nr_bytes: int) -> None:
+        self._done += nr_bytes
+        self._progress(self._done, self._total)
+
+
+def verify_layer(path: Path, expected: Lower | None = None, meter: _Meter | None = None) -> LayerReport:
     """Checks one layer file; expected gives the blob's digest and size where they are known."""
     report = LayerReport(str(path))
-    expected = expected or Lower()
     try:
-        _verify_structure(path, report)
+        with open_layer_source(path) as opened:
+            _note_tar(opened, report)
+            for text in (
+                *_zfile_problems(opened, report, meter or _Meter()),
+                *_lsmt_problems(opened, report),
+            ):
+                report.problems.append(f"{path}: {text}")
     except CorruptError as error:
         report.problems.append(str(error))
-    _verify_digest(path, expected, report)
+    _verify_digest(path, expected or Lower(), report)
     return report
-
-
-def _verify_structure(path: Path, report: LayerReport) -> None:
-    opened = open_layer_source(path)
-    try:
-        _note_tar(opened, report)
-        report.problems += [f"{path}: {text}" for text in _zfile_problems(opened, report)]
-        report.problems += [f"{path}: {text}" for text in _lsmt_problems(opened, report)]
-    finally:
-        opened.close()
 
 
 def _verify_digest(path: Path, expected: Lower, report: LayerReport) -> None:
@@ -127,9 +133,11 @@ def _is_zero(path: Path, offset: int, length: int) -> bool:
 # ---- ZFile ---------------------------------------------------------------------
 
 
-def _zfile_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
-    index = opened.file.containers.zfile_index
+def _zfile_problems(opened: OpenSource, report: LayerReport, meter: _Meter) -> Iterator[str]:
+    containers = opened.file.containers
+    index = containers.zfile_index
     if index is None:
+        meter.add(containers.size)
         return
     if index.has_digest:
         report.checksums += 2
@@ -142,6 +150,7 @@ def _zfile_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
             opened.source.verify_zfile(first, nr, OPEN_TIMEOUT_MS)
         except CorruptError as error:
             yield str(error).removeprefix(f"{opened.file.path}: ")
+        meter.add(containers.size * nr // index.nr_blocks)
     if index.has_block_crc:
         report.checksums += index.nr_blocks
     else:
@@ -181,8 +190,7 @@ def _read_at(path: Path, offset: int) -> bytes:
 def _lsmt_problems(opened: OpenSource, report: LayerReport) -> Iterator[str]:
     file = opened.file
     yield from _compare_lsmt_blocks(file.header, file.trailer, file.lsmt_size - lsmt.BLOCK_SIZE)
-    _, layer = open_layer_file(file.path)
-    with layer:
+    with opened.open_index() as layer:
         segments = list(layer.segments())
     gap = file.lsmt_size - lsmt.BLOCK_SIZE - file.trailer.index_offset - file.trailer.index_bytes
     if gap >= lsmt.SECTOR_SIZE:
