@@ -41,6 +41,8 @@ class Detacher:
         """
         if request.force and self._cancel_attach(device, request.timeout):
             return device.status()
+        if not request.force:
+            self._wait_until_open(device, request.timeout)
         before = self._begin(device)
         with self._table.lock:
             status = device.status()
@@ -48,7 +50,8 @@ class Detacher:
             self._remove_from_kernel(device, request)
         except OverlayBDError:
             self._state.save(device.change_record(phase="attached"))
-            self._table.set_state(device, before, device.reason)
+            # One that was still opening is not opened any more: see table.serve_opened.
+            self._table.set_state(device, "broken" if before == "opening" else before, device.reason)
             raise
         release_ring(self._table, device)
         self._close(device, request.timeout)
@@ -64,6 +67,16 @@ class Detacher:
                 raise TimeoutExpiredError(f"{device.name}: its attach did not end within {timeout_s:.0f} s")
             time.sleep(POLL_S)
         return device not in self._table.all()
+
+    def _wait_until_open(self, device: Device, timeout_s: float) -> None:
+        """A device that was found at start is detached after its image is open, or known to be broken."""
+        deadline = time.monotonic() + timeout_s
+        while device.state == "opening":
+            if time.monotonic() > deadline:
+                raise TimeoutExpiredError(
+                    f"{device.name}: its image is still opening after {timeout_s:.0f} s"
+                )
+            time.sleep(POLL_S)
 
     def _begin(self, device: Device) -> DeviceState:
         with self._table.lock:
@@ -93,8 +106,8 @@ class Detacher:
         with self._table.lock:
             if device.served is not None:
                 device.served.fail_parked()
-            elif device.ring is not None:
-                device.ring.set_broken(FailedError(f"{device.name}: detached by force"))
+                return
+        self._table.set_broken(device, FailedError(f"{device.name}: detached by force"))
 
     def _close(self, device: Device, timeout_s: float) -> None:
         """The kernel is done with it: nothing that fails from here on keeps the device."""

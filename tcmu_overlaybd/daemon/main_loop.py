@@ -47,12 +47,13 @@ class MainLoop:
         return self._stopper is not None and not self._stopper.is_alive()
 
     def _woken(self, stop: Callable[[], bool]) -> None:
-        wanted = os.read(self._read_fd, 64)
-        if self._stopper is None and wanted.strip(STOPPED):
-            logger.info("signal %s", signal.Signals(wanted[0]).name)
+        numbers = os.read(self._read_fd, 64)
+        wanted = [signal.Signals(number).name for number in numbers if number in SIGNALS]
+        if self._stopper is None and wanted:
+            logger.info("signal %s", wanted[0])
             self._stopper = threading.Thread(target=self._stop, args=(stop,), name="stop", daemon=True)
             self._stopper.start()
-        if self._stopper is not None and STOPPED in wanted:
+        if self._stopper is not None and STOPPED in numbers:
             self._stopper.join()
 
     def _stop(self, stop: Callable[[], bool]) -> None:

@@ -72,7 +72,12 @@ class Newcomers:
         size = device.map_size()
         self._table.bind(known, device, lambda: self._tcmu.bind(device.fd, known.name, size))
         logger.info("%s: bound to %s", known.name, device.uio_name)
-        if known.state == "opening":
+        if known.record.phase == "attaching":
+            # Unless we are attaching it now, the last daemon was when it died: it will be
+            # detached, and until then nothing may wait for its data.
+            if known.state == "opening":
+                self._set_broken(known, FailedError("the daemon ended while it was being attached"))
+        elif known.state == "opening":
             self.pool.submit(self._open, known)
 
     def removed(self, handle: int) -> None:
@@ -131,8 +136,9 @@ class Newcomers:
         if not device.record.is_ours:
             writable = served.is_writable
             self._state.save(device.change_record(size=served.size, writable=writable))
-        self._table.give_image(device, served)
-        self._table.set_state(device, "ready")
+        if not self._table.serve_opened(device, served):
+            served.close(CLOSE_TIMEOUT_S)  # it is being detached by now
+            return
         write_result(config, "success")
         logger.info("%s: its image is open: %d bytes", device.name, served.size)
         if device.said_not_ready:
@@ -156,11 +162,8 @@ class Newcomers:
         raise busy
 
     def _set_broken(self, device: Device, error: OverlayBDError) -> None:
-        logger.error("%s: its image cannot be opened: %s", device.name, error)
-        self._table.set_state(device, "broken", str(error))
-        with self._table.lock:
-            if device.ring is not None:
-                device.ring.set_broken(error)
+        logger.error("%s: its image cannot be served: %s", device.name, error)
+        self._table.set_broken(device, error)
 
     def _drop(self, device: Device) -> None:
         """An adopted device has been removed by whoever made it."""

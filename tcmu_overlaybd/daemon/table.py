@@ -14,7 +14,13 @@ from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import DeviceState
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
-from tcmu_overlaybd.errors import BusyError, LimitError, MissingError, UnavailableError
+from tcmu_overlaybd.errors import (
+    BusyError,
+    LimitError,
+    MissingError,
+    OverlayBDError,
+    UnavailableError,
+)
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.discovery import BackstoreId
 from tcmu_overlaybd.native.hub import HubDevice
@@ -134,6 +140,23 @@ class DeviceTable:
         with self.lock:
             device.served = served
             device.join()
+
+    def serve_opened(self, device: Device, served: ServedImage) -> bool:
+        """The image of a device that was opening is there; false when it is not opening any more."""
+        with self.lock:
+            if device.state != "opening":
+                return False
+            device.served, device.state = served, "ready"
+            device.join()
+        return True
+
+    def set_broken(self, device: Device, error: OverlayBDError) -> None:
+        """Its data commands fail from now on; unless somebody is detaching it, it stays so."""
+        with self.lock:
+            if device.state == "opening":
+                device.state, device.reason = "broken", str(error)
+            if device.ring is not None:
+                device.ring.set_broken(error)
 
     def take_image(self, device: Device) -> ServedImage | None:
         """The image's side goes; closing it is the caller's."""

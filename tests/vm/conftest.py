@@ -88,6 +88,12 @@ def plain_layer(raw_disk: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dead_layer(images: Path) -> Path:
+    """A layer that the daemons of these tests open, and never get data of."""
+    return make_layer(make_raw(images / "dead.raw", 16 * MIB))
+
+
+@pytest.fixture(scope="session")
 def content() -> Path:
     """Real files: this project's C sources."""
     return Path(__file__).parents[2] / "csrc"

@@ -91,6 +91,13 @@ class VmDaemon:
             command, capture_output=True, text=True, check=False, timeout=120, env=self.environment
         )
 
+    def start_cli(self, *arguments: object) -> subprocess.Popen[str]:
+        """A command that goes on beside the test."""
+        command = [sys.executable, "-m", "tcmu_overlaybd", *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
     def clean_up(self) -> None:
         """Detaches everything, by force, and stops; a daemon that was killed is started for it."""
         if not self.is_running:

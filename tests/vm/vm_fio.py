@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
+import time
+from pathlib import Path
 from typing import Any, Self
 
 FOREVER = ("--time_based", "--runtime=3600")
@@ -23,7 +26,17 @@ class Fio:
         self.process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self._wait_until_running()
         return self
+
+    def _wait_until_running(self) -> None:
+        """Until it listens to SIGINT: one that comes sooner would end it without a report."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        while self.process.poll() is None:
+            (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
+            if int(caught, 16) & 1 << (signal.SIGINT - 1):
+                return
+            time.sleep(0.02)
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

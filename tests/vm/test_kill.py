@@ -1,0 +1,131 @@
+"""kill -9 of the daemon under load: acknowledged writes are there afterwards.
+
+The file is preallocated, written with O_DIRECT and never fsynced, ext4 commits every ten
+minutes, and the upper's flush by the clock is off: so what is verified has been
+acknowledged and not flushed.  Without the journal the same test must fail.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from vm_daemon import run
+from vm_fio import Fio, fio
+from vm_images import MIB
+
+KILLS = 10
+FILE = 40 * MIB
+BLOCKS = FILE // 4096
+RATE = 400  # writes a second, so that the writing outlasts the kills
+UNFLUSHED = {"TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS": "0"}
+
+
+@pytest.fixture
+def verified_file(mount_point):
+    """Options of a job that writes every block of a preallocated file once, in random order."""
+    return [
+        *(f"--filename={mount_point}/data", f"--size={FILE}", "--rw=randwrite", "--iodepth=16"),
+        *("--fallocate=posix", "--fsync=0", "--end_fsync=0", "--verify=crc32c", "--verify_state_save=0"),
+    ]
+
+
+def make_file_system(daemon, mount_point):
+    disk = daemon.attach(new=True, size=96 * MIB, name="d").disk
+    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk)
+    run("mount", "-o", "commit=600", disk, mount_point)
+    run("fallocate", "-l", FILE, mount_point / "data")
+    run("dd", "if=/dev/zero", f"of={mount_point}/data", "bs=1M", f"count={FILE // MIB}", "conv=notrunc,fsync")
+    return disk
+
+
+def survive_kills(daemon, mount_point, verified_file, kills):
+    """Fails unless every write that was acknowledged is there; how many the journal gave back."""
+    disk = make_file_system(daemon, mount_point)
+    replayed = 0
+    with Fio(*verified_file, "--do_verify=0", f"--rate_iops={RATE}", forever=False) as writer:
+        for _ in range(kills):
+            time.sleep(1)
+            daemon.kill()
+            assert writer.process.poll() is None, "the load ended before the last kill"
+            daemon.start()
+            wait_until_open(daemon)
+            replayed += daemon.client.status("d").replayed
+        report = writer.wait(200)
+    assert (report["error"], report["write"]["total_ios"]) == (0, BLOCKS)
+    assert fio(*verified_file, "--verify_only", "--verify_fatal=1")["error"] == 0, "data was lost"
+    run("umount", mount_point)
+    run("fsck.ext4", "-fn", disk)
+    return replayed
+
+
+@pytest.mark.timeout(300)
+def test_ten_kills_under_fio_lose_no_acknowledged_write(make_daemon, mount_point, verified_file):
+    replayed = survive_kills(make_daemon(**UNFLUSHED), mount_point, verified_file, KILLS)
+    assert replayed > KILLS, "the writes were flushed, so nothing was tried"
+
+
+@pytest.mark.timeout(300)
+def test_without_the_journal_the_same_test_fails(make_daemon, mount_point, verified_file):
+    daemon = make_daemon(**UNFLUSHED, TCMU_OVERLAYBD_TEST_NO_JOURNAL="1")
+    with pytest.raises(AssertionError, match="data was lost"):
+        survive_kills(daemon, mount_point, verified_file, 2)
+
+
+def wait_until_open(daemon):
+    for _ in range(500):
+        device = daemon.client.status("d")
+        assert device.state != "broken", device.reason
+        if device.state == "ready":
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the image is not open: {daemon.client.status('d')}")
+
+
+def test_disk_that_is_idle_when_the_daemon_is_killed_is_there_again(daemon, plain_layer, raw_disk):
+    device = daemon.attach(plain_layer, name="d")
+    daemon.kill()
+    daemon.start()
+    assert Path(device.disk).read_bytes() == raw_disk.read_bytes()
+    again = daemon.client.status("d")
+    assert (again.disk, again.size, again.serial) == (device.disk, device.size, device.serial)
+    daemon.detach("d")
+
+
+def test_daemon_killed_in_the_middle_of_an_attach_leaves_a_device_that_the_next_one_removes(
+    make_daemon, plain_layer, dead_layer
+):
+    """The helper reads the first block, which never comes, when the daemon dies."""
+    daemon = make_daemon(TCMU_OVERLAYBD_TEST_SLOW="*/dead.layer=65536:never")
+    attach = daemon.start_cli("attach", dead_layer, "--name", "half", "--timeout", "100")
+    for _ in range(500):
+        if any(device.parked for device in daemon.client.devices()):
+            break
+        time.sleep(0.02)
+    daemon.kill()
+    assert attach.wait(60) == 4
+    daemon.start()
+    for _ in range(1000):
+        if not daemon.client.devices():
+            break
+        time.sleep(0.02)
+    assert daemon.client.devices() == ()
+
+
+def test_image_that_cannot_be_opened_again_stays_broken_and_says_why(daemon, plain_layer, tmp_path):
+    layer = tmp_path / "gone.layer"
+    layer.write_bytes(plain_layer.read_bytes())
+    device = daemon.attach(layer, name="d")
+    daemon.kill()
+    layer.rename(tmp_path / "away")
+    daemon.start()
+    for _ in range(500):
+        status = daemon.client.status("d")
+        if status.state == "broken":
+            break
+        time.sleep(0.02)
+    assert (status.state, "gone.layer: no such" in status.reason) == ("broken", True), status
+    with Path(device.disk).open("rb", buffering=0) as disk, pytest.raises(OSError, match="error"):
+        disk.read(4096)
+    daemon.detach("d")

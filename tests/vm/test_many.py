@@ -1,0 +1,133 @@
+"""Many devices at once, and one whose data never arrives among them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from vm_daemon import leftovers, run
+from vm_images import MIB
+
+from tcmu_overlaybd.errors import OverlayBDError
+
+NR = 20
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    return make_daemon(TCMU_OVERLAYBD_TEST_SLOW="*/dead.layer=65536:never")
+
+
+class Attach(threading.Thread):
+    """An attach that goes on beside the test."""
+
+    def __init__(self, daemon, *source, **options):
+        super().__init__()
+        self._call = lambda: daemon.attach(*source, **options)
+        self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self._call()
+        except OverlayBDError as error:
+            self.error = error
+
+
+def wait_for_parked(daemon, name):
+    """The kernel has read from the disk, and waits."""
+    for _ in range(500):
+        if any(d.name == name and d.parked for d in daemon.client.devices()):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{name}: nothing is parked: {daemon.client.devices()}")
+
+
+def test_twenty_devices_at_once_read_as_their_images(daemon, plain_layer, raw_disk):
+    with ThreadPoolExecutor(NR) as pool:
+        devices = list(pool.map(lambda i: daemon.attach(plain_layer, name=f"d{i}"), range(NR)))
+        assert len({device.disk for device in devices}) == NR
+        contents = pool.map(lambda device: Path(device.disk).read_bytes(), devices)
+        assert set(contents) == {raw_disk.read_bytes()}
+        list(pool.map(lambda device: daemon.detach(device.name), devices))
+    assert leftovers() == []
+
+
+def test_default_names_do_not_collide(daemon):
+    with ThreadPoolExecutor(8) as pool:
+        devices = list(pool.map(lambda _: daemon.attach(new=True, size=MIB), range(8)))
+    assert sorted(device.name for device in devices) == [f"disk{i}" for i in range(8)]
+
+
+def test_dead_image_delays_none_of_twenty_others_and_goes_by_force(daemon, dead_layer, plain_layer):
+    dead = Attach(daemon, dead_layer, name="dead", timeout=300)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(NR) as pool:
+        devices = list(pool.map(lambda i: daemon.attach(plain_layer, name=f"d{i}"), range(NR)))
+    took = time.monotonic() - begun
+    assert [device.state for device in devices] == ["ready"] * NR
+    assert took < 2 * slowness(), f"20 attaches took {took:.2f} s"
+    wait_for_parked(daemon, "dead")
+    assert dead.is_alive()
+    begun = time.monotonic()
+    daemon.detach("dead", force=True, timeout=20)
+    assert time.monotonic() - begun < 20
+    dead.join(30)
+    assert "dead" not in {device.name for device in daemon.client.devices()}
+    assert dead.error is not None
+    for device in devices:
+        assert len(Path(device.disk).read_bytes()) == 16 * MIB
+
+
+def slowness() -> float:
+    """How many times slower than usual this machine starts 20 programs just now; at least 1."""
+    begun = time.monotonic()
+    for _ in range(NR):
+        run("true")
+    return max(1.0, (time.monotonic() - begun) / 0.4)
+
+
+def test_attach_of_a_dead_image_ends_at_its_time_out_and_leaves_nothing(daemon, dead_layer):
+    result = daemon.cli("attach", dead_layer, "--name", "dead", "--timeout", "2")
+    assert result.returncode == 4
+    assert daemon.client.devices() == ()
+    assert leftovers() == []
+
+
+def test_stop_with_a_dead_attach_takes_it_back(daemon, dead_layer):
+    dead = Attach(daemon, dead_layer, name="dead", timeout=300)
+    wait_for_parked(daemon, "dead")
+    assert daemon.stop() < 25
+    dead.join(30)
+    assert leftovers() == []
+
+
+def test_stop_leaves_parked_commands_to_the_next_daemon(daemon, dead_layer):
+    """The image's data does not come in this daemon's time; in the next one's it does."""
+    daemon.stop()
+    daemon.environment["TCMU_OVERLAYBD_TEST_SLOW"] = ""
+    daemon.start()
+    device = daemon.attach(dead_layer, name="late")
+    daemon.stop()
+    daemon.environment["TCMU_OVERLAYBD_TEST_SLOW"] = "*/dead.layer=65536:never"
+    daemon.start()
+    with ThreadPoolExecutor(1) as pool:
+        content = pool.submit(Path(device.disk).read_bytes)
+        wait_for_parked(daemon, "late")
+        assert daemon.stop() < 15
+        assert not content.done()
+        daemon.environment["TCMU_OVERLAYBD_TEST_SLOW"] = ""
+        daemon.start()
+        assert content.result(60)[: 16 * MIB] == (dead_layer.with_name("dead.raw")).read_bytes()
+
+
+def test_layer_that_many_images_use_is_open_once(daemon, plain_layer):
+    for i in range(4):
+        daemon.attach(plain_layer, name=f"d{i}")
+    files = [
+        link.readlink() for link in Path(f"/proc/{daemon.process.pid}/fd").iterdir() if link.is_symlink()
+    ]
+    assert files.count(plain_layer) == 1
