@@ -9,6 +9,7 @@ Everything this package raises, by what the caller can do about it.
     + ReadOnlyError       1      it cannot be written
     + JournalError        1      a journal does not belong to the upper beside it
     + LimitError          1      the format has no room for it
+    + RefusedError        1      said to the kernel, with an errno value: it asked for what we do not do
   x MissingError          3      no such file, tag or device (also a FileNotFoundError)
   x UnavailableError      4      something needed is missing or does not answer
     + TimeoutExpiredError 4      a deadline passed (also a TimeoutError)
@@ -19,6 +20,8 @@ Every message is one sentence with the object, the operation and the numbers.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class OverlayBDError(Exception):
@@ -53,6 +56,12 @@ class JournalError(FailedError):
 
 class LimitError(FailedError):
     pass
+
+
+class RefusedError(FailedError):
+    def __init__(self, reason: str, error: int = errno.EINVAL) -> None:
+        super().__init__(reason)
+        self.error = error
 
 
 class MissingError(OverlayBDError, FileNotFoundError):

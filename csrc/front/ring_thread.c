@@ -246,6 +246,7 @@ static void *ring_thread_main(void *argument)
     struct ring_thread *thread = argument;
     while (!is_stopping(thread))
         take_turn(thread);
+    answer_finished(thread); /* handed over before the end: a detached ring goes with its last command */
     return NULL;
 }
 

@@ -21,14 +21,14 @@ from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record, State
 from tcmu_overlaybd.daemon.table import DeviceTable
-from tcmu_overlaybd.errors import BusyError, FailedError, FormatError, OverlayBDError
+from tcmu_overlaybd.errors import BusyError, FailedError, FormatError, OverlayBDError, RefusedError
 from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.lio import helper
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.discovery import BackstoreId, backstore_of_uio, find_disk
 from tcmu_overlaybd.lio.fabric import FabricKind
 from tcmu_overlaybd.native.core import Core
-from tcmu_overlaybd.native.hub import Change, HubDevice, RefusedError
+from tcmu_overlaybd.native.hub import Change, HubDevice
 from tcmu_overlaybd.native.tcmu import Tcmu
 
 logger = logging.getLogger(__name__)

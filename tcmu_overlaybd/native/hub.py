@@ -13,19 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.errors import OverlayBDError, RefusedError
 from tcmu_overlaybd.native._binding import ffi, lib
 from tcmu_overlaybd.native.handle import opened
 
 logger = logging.getLogger(__name__)
-
-
-class RefusedError(Exception):
-    """Raised by a listener to say no with a reason and an errno value; not logged as our fault."""
-
-    def __init__(self, reason: str, error: int = errno.EINVAL) -> None:
-        super().__init__(reason)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
