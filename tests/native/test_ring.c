@@ -396,7 +396,7 @@ TEST(unbind_waits_for_parked_commands_until_its_deadline)
     kernel_put(&scene.kernel, 2, cdb.bytes, 4096);
     kernel_tell(&scene.kernel);
     wait_until_parked(&scene.disk, 1);
-    CHECK_FAILS(obd_ring_unbind(scene.ring, 0, 20), OBD_E_TIMEOUT, "commands still run");
+    CHECK(obd_ring_unbind(scene.ring, 0, 20) == OBD_E_TIMEOUT);
     device_fail_parked(scene.disk.device, OBD_E_CANCELLED);
     CHECK_OK(obd_ring_unbind(scene.ring, 0, KERNEL_WAIT_MS));
     scene.ring = NULL;
