@@ -26,7 +26,9 @@ def layer() -> None:
 @click.option("--parent-uuid", metavar="UUID", help="Of the layer below.")
 @json_output
 @verbosity
-def create(data: Path, index: Path, size: int, sparse: bool, parent_uuid: str | None, as_json: bool) -> None:
+def create(
+    *, data: Path, index: Path, size: int, sparse: bool, parent_uuid: str | None, as_json: bool
+) -> None:
     """Make the files DATA and INDEX of a new writable layer of SIZE bytes.
 
     SIZE 0 is that of the layers below.  Prints the layer's UUID.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
@@ -75,10 +76,8 @@ def verify_layer(path: Path, expected: Lower | None = None, meter: _Meter | None
     try:
         with open_layer_source(path) as opened:
             _note_tar(opened, report)
-            for text in (
-                *_zfile_problems(opened, report, meter or _Meter()),
-                *_lsmt_problems(opened, report),
-            ):
+            found = chain(_zfile_problems(opened, report, meter or _Meter()), _lsmt_problems(opened, report))
+            for text in found:
                 report.problems.append(f"{path}: {text}")
     except CorruptError as error:
         report.problems.append(str(error))

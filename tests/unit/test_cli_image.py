@@ -381,6 +381,21 @@ def test_verify_says_what_nothing_vouches_for(vectors, program):
     assert "nothing vouches for 37 blocks" in done.stdout
 
 
+def test_verify_keeps_a_bad_block_when_the_index_cannot_be_read_either(private_vectors, program):
+    """The LSMT index lies in block 34, so opening it fails after the blocks were looked at."""
+    path = private_vectors / "commit/lz4-4k.zfile"
+    data = bytearray(path.read_bytes())
+    table = int.from_bytes(data[40:48], "little")
+    lengths = [int.from_bytes(data[at : at + 4], "little") for at in range(table, table + 4 * 37, 4)]
+    for block in (1, 34):
+        data[512 + sum(lengths[:block]) + 5] ^= 1
+    path.write_bytes(data)
+    done = program("image", "verify", path, "--json")
+    assert done.returncode == 5
+    problems = json.loads(done.stdout)["layers"][0]["problems"]
+    assert [problem.split("block ")[1].split()[0] for problem in problems] == ["1", "34"]
+
+
 def test_verify_names_every_damaged_layer_and_the_offset(private_vectors, program):
     for name, at in (("stack/l1.lz4", 600), ("stack/l2.zstd16k", 600)):
         data = bytearray((private_vectors / name).read_bytes())
