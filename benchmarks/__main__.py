@@ -36,7 +36,7 @@ def _reads(make: Callable[[Path], reads.Reads], folder: Path, *arguments: Any) -
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for images, JSON and plots")
-    parser.add_argument("--pairs", type=int, default=11, help=f"pairs of each ratio, at least {MIN_PAIRS}")
+    parser.add_argument("--pairs", type=int, default=25, help=f"pairs of each ratio, at least {MIN_PAIRS}")
     parser.add_argument("only", nargs="*", help="names of cases; all without")
     arguments = parser.parse_args()
     known = dict(cases(arguments.out, arguments.pairs))

@@ -16,7 +16,7 @@ from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import mem
 from tcmu_overlaybd.native.core import Core, Device
 
-NR_READS = 150_000
+NR_READS = 60_000
 PLAIN_GOAL = 0.7
 ZFILE_GOAL = 0.8
 TWO_THREADS_GOAL = 0.85
