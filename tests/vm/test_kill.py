@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from vm_daemon import run
+from vm_daemon import run, wait_until
 from vm_fio import Fio, fio
 from vm_images import MIB
 
@@ -74,13 +74,9 @@ def test_without_the_journal_the_same_test_fails(make_daemon, mount_point, verif
 
 
 def wait_until_open(daemon):
-    for _ in range(500):
-        device = daemon.client.status("d")
-        assert device.state != "broken", device.reason
-        if device.state == "ready":
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the image is not open: {daemon.client.status('d')}")
+    wait_until(lambda: daemon.client.status("d").state != "opening")
+    status = daemon.client.status("d")
+    assert status.state == "ready", status.reason
 
 
 def test_disk_that_is_idle_when_the_daemon_is_killed_is_there_again(daemon, plain_layer, raw_disk):
@@ -99,18 +95,11 @@ def test_daemon_killed_in_the_middle_of_an_attach_leaves_a_device_that_the_next_
     """The helper reads the first block, which never comes, when the daemon dies."""
     daemon = make_daemon(TCMU_OVERLAYBD_TEST_SLOW="*/dead.layer=65536:never")
     attach = daemon.start_cli("attach", dead_layer, "--name", "half", "--timeout", "100")
-    for _ in range(500):
-        if any(device.parked for device in daemon.client.devices()):
-            break
-        time.sleep(0.02)
+    wait_until(lambda: any(device.parked for device in daemon.client.devices()))
     daemon.kill()
     assert attach.wait(60) == 4
     daemon.start()
-    for _ in range(1000):
-        if not daemon.client.devices():
-            break
-        time.sleep(0.02)
-    assert daemon.client.devices() == ()
+    wait_until(lambda: daemon.client.devices() == ())
 
 
 def test_image_that_cannot_be_opened_again_stays_broken_and_says_why(daemon, plain_layer, tmp_path):
@@ -120,12 +109,8 @@ def test_image_that_cannot_be_opened_again_stays_broken_and_says_why(daemon, pla
     daemon.kill()
     layer.rename(tmp_path / "away")
     daemon.start()
-    for _ in range(500):
-        status = daemon.client.status("d")
-        if status.state == "broken":
-            break
-        time.sleep(0.02)
-    assert (status.state, "gone.layer: no such" in status.reason) == ("broken", True), status
+    wait_until(lambda: daemon.client.status("d").state == "broken")
+    assert "gone.layer: no such" in daemon.client.status("d").reason
     with Path(device.disk).open("rb", buffering=0) as disk, pytest.raises(OSError, match="error"):
         disk.read(4096)
     daemon.detach("d")

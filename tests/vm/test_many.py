@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from vm_daemon import leftovers, run
+from vm_daemon import leftovers, run, wait_until
 from vm_images import MIB
 
 from tcmu_overlaybd.errors import OverlayBDError
@@ -39,11 +39,7 @@ class Attach(threading.Thread):
 
 def wait_for_parked(daemon, name):
     """The kernel has read from the disk, and waits."""
-    for _ in range(500):
-        if any(d.name == name and d.parked for d in daemon.client.devices()):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{name}: nothing is parked: {daemon.client.devices()}")
+    wait_until(lambda: any(d.name == name and d.parked for d in daemon.client.devices()))
 
 
 def test_twenty_devices_at_once_read_as_their_images(daemon, plain_layer, raw_disk):

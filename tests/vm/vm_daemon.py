@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tcmu_overlaybd.daemon.client import Client
@@ -120,3 +121,11 @@ def run(*command: object, timeout: float = 120) -> str:
     )
     assert result.returncode == 0, f"{command}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Looks again and again until condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.02)
