@@ -6,11 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tcmu_overlaybd.native.image import Image
 
 # No deadlines: the machine does other things too.  OBD_SOAK=1 (make soak) tries more.
 settings.register_profile("test", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +24,8 @@ settings.load_profile("soak" if os.environ.get("OBD_SOAK") == "1" else "test")
 # Every test runs on the test build of the extension, unless the environment says otherwise;
 # set before anything imports tcmu_overlaybd.native, which decides by this once.
 os.environ.setdefault("TCMU_OVERLAYBD_TEST_BUILD", "1")
+
+LATE_SIZE = 1 << 20
 
 VECTORS = Path(__file__).parent / "golden" / "vectors"
 
@@ -77,3 +83,35 @@ def fails(program: Program) -> Callable[..., str]:
         return lines[0].removeprefix("tcmu-overlaybd: ")
 
     return run
+
+
+@pytest.fixture
+def late_image(tmp_path: Path) -> Iterator[Image]:
+    """LATE_SIZE bytes of 0x5a. Its layer opens, and its data never comes."""
+    from tcmu_overlaybd.image.importing import import_raw
+    from tcmu_overlaybd.image.layer_file import read_layer_file
+    from tcmu_overlaybd.image.layer_writer import LayerOptions
+    from tcmu_overlaybd.native.image import Image, Layer
+    from tcmu_overlaybd.native.source import DELAY_NEVER, Source
+
+    raw, path = tmp_path / "raw", tmp_path / "layer"
+    raw.write_bytes(b"\x5a" * LATE_SIZE)
+    import_raw(raw, path, LayerOptions())
+    trailer = read_layer_file(path).trailer
+    with (
+        Source.open_file(str(path)) as file,
+        Source.slow(file, chunk_size=4096, delay_ms=DELAY_NEVER, keep_ms=0) as slow,
+    ):
+        slow.set_late(False)
+        with (
+            Layer.open(
+                slow,
+                index_offset=trailer.index_offset,
+                nr_entries=trailer.index_size,
+                virtual_size=LATE_SIZE,
+                timeout_ms=60_000,
+            ) as layer,
+            Image.open([layer], None, virtual_size=LATE_SIZE, name="late") as image,
+        ):
+            slow.set_late(True)
+            yield image

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 from tcmu_overlaybd import errors
-from tcmu_overlaybd.image.importing import import_raw
-from tcmu_overlaybd.image.layer_file import read_layer_file
-from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import mem
 from tcmu_overlaybd.native.core import CommandKind, Core, Device, OnTimeout
-from tcmu_overlaybd.native.image import Image, Layer
-from tcmu_overlaybd.native.source import DELAY_NEVER, Source
+from tcmu_overlaybd.native.image import Image
 
 SIZE = 1 << 20
 LONG_MS = 60_000  # only what hangs is not done by then
@@ -36,32 +32,6 @@ def device(core: Core, tmp_path: Path) -> Iterator[Device]:
         Device.open(core, opened.image, name="blank") as device,
     ):
         yield device
-
-
-@pytest.fixture
-def late_image(tmp_path: Path) -> Iterator[Image]:
-    """Its layer opens, and its data never comes."""
-    raw, path = tmp_path / "raw", tmp_path / "layer"
-    raw.write_bytes(b"\x5a" * SIZE)
-    import_raw(raw, path, LayerOptions())
-    trailer = read_layer_file(path).trailer
-    with (
-        Source.open_file(str(path)) as file,
-        Source.slow(file, chunk_size=4096, delay_ms=DELAY_NEVER, keep_ms=0) as slow,
-    ):
-        slow.set_late(False)
-        with (
-            Layer.open(
-                slow,
-                index_offset=trailer.index_offset,
-                nr_entries=trailer.index_size,
-                virtual_size=SIZE,
-                timeout_ms=LONG_MS,
-            ) as layer,
-            Image.open([layer], None, virtual_size=SIZE, name="late") as image,
-        ):
-            slow.set_late(True)
-            yield image
 
 
 def wait_until_parked(device: Device, number: int) -> None:
