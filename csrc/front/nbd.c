@@ -14,7 +14,6 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/thread.h"
 #include "front/nbd_connection.h"
 
@@ -147,8 +146,6 @@ static void sleep_and_receive(struct nbd *nbd)
 
 static void announce_end(struct nbd *nbd)
 {
-    if (nbd->ended != OBD_OK)
-        log_write(OBD_LOG_WARNING, "%s", nbd->ended_text);
     pthread_mutex_lock(&nbd->lock);
     nbd->has_ended = true;
     pthread_cond_broadcast(&nbd->change);

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import click
 
-from tcmu_overlaybd.cli.options import PROGRAM, verbosity
+from tcmu_overlaybd.cli.options import PROGRAM, log, verbosity
 from tcmu_overlaybd.cli.stop_signals import StopSignals
+from tcmu_overlaybd.cli.values import BYTES
+from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import testing
 from tcmu_overlaybd.nbd.service import serve_image
 
-DEFAULT_TIMEOUT_SECONDS = 20.0
 COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
 
 
@@ -37,11 +38,14 @@ COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
 @click.option(
     "--upper", "upper_dir", type=click.Path(path_type=Path), help="Folder of the upper; made if absent."
 )
-@click.option("--size", type=click.IntRange(min=512), help="Size of the disk in bytes, for a new upper.")
+@click.option("--size", type=BYTES, help="Size of the disk, in bytes or as 10G, for a new upper.")
 @click.option("--drop-unflushed", is_flag=True, help="Give up a journal that does not belong to the upper.")
 @click.option("--run", "command", help="Run this shell command, with $uri set, and end with it.")
 @click.option(
-    "--timeout", default=DEFAULT_TIMEOUT_SECONDS, help="Seconds that a read waits for missing data."
+    "--timeout",
+    type=click.FloatRange(0.1, 3600),
+    default=20.0,
+    help="Seconds that a read waits for missing data. [default: 20]",
 )
 @verbosity
 def nbd(
@@ -60,7 +64,7 @@ def nbd(
     SOURCE is an image configuration, a folder of one, or layer files, lowest first.
     """
     testing.arm_from_environment()
-    with StopSignals() as signals, socket_at(socket_path) as path:
+    with LogPump(), StopSignals() as signals, socket_at(socket_path) as path:
         opened = open_image(
             source,
             writable=writable,
@@ -69,6 +73,8 @@ def nbd(
             drop_unflushed=drop_unflushed,
             holder=f"{PROGRAM} nbd, pid {os.getpid()}",
         )
+        if writable and opened.image.is_read_only:
+            log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)
         with serve_image(opened, path, io_timeout_ms=int(timeout * 1000)) as server:
             if command is not None:
                 return run_command(command, server.uri, signals)
