@@ -33,9 +33,13 @@ def raw_disk(folder: Path) -> Path:
 
 def layer(folder: Path, codec: zfile.Codec | None) -> Path:
     """The disk as one layer, plain or as a ZFile with 4 KiB blocks."""
-    path = folder / f"layer-{codec.name.lower() if codec is not None else 'plain'}"
+    name = f"layer-{codec.name.lower() if codec is not None else 'plain'}"
+    return layer_of(raw_disk(folder), folder / name, codec)
+
+
+def layer_of(raw: Path, path: Path, codec: zfile.Codec | None) -> Path:
     if not path.exists():
-        import_raw(raw_disk(folder), path, LayerOptions(codec=codec))
+        import_raw(raw, path, LayerOptions(codec=codec))
     return path
 
 

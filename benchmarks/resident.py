@@ -1,7 +1,7 @@
 """Resident memory of a process that serves one idle device of a 10-layer image.
 
 Here it is ``tcmu-overlaybd nbd``: the same core, image and command line as the daemon's,
-without a kernel that has TCMU.  The daemon itself is measured in the VM (vm.py).
+without a kernel that has TCMU.  The daemon itself is measured in the VM (guest.py).
 """
 
 import re
