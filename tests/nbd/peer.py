@@ -52,6 +52,11 @@ class Peer:
     def write(self, h, offset, length, seed, *flags):
         h.pwrite(data_of(seed, length), offset, flags_of(flags))
 
+    def write_many(self, h, number, length):
+        """Write i goes to the i-th place of the first MiB, round and round, with i + 1 as its seed."""
+        for i in range(number):
+            h.pwrite(data_of(i + 1, length), i * length % (1 << 20))
+
     def read(self, h, offset, length, *flags):
         return hashlib.sha256(h.pread(length, offset, flags_of(flags))).hexdigest()
 
