@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from tests.nbd.disk_model import DiskModel, after
 from tests.nbd.disks import DISK_SIZE, VECTORS
 from tests.nbd.peer import data_of
 from tests.nbd.serving import NbdProcess
+from tests.small_disk import small_disk
 
 EPERM, EIO, ENOSPC = 1, 5, 28
 PIECE = 64 << 10
@@ -22,22 +21,6 @@ PIECE = 64 << 10
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB: the journal takes one of them."""
-    if os.getuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=False, capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not allowed here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def errno_of_write(client: Client, offset: int) -> int:
@@ -59,10 +42,17 @@ def fill(client: Client, model: DiskModel) -> int:
     raise AssertionError("the disk was never full")
 
 
-def test_a_full_disk_fails_the_write_that_met_it_and_loses_nothing(small_disk: Path) -> None:
+@pytest.fixture
+def full_soon(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB: the journal takes one of them."""
+    with small_disk(tmp_path / "small", "4m") as folder:
+        yield folder
+
+
+def test_a_full_disk_fails_the_write_that_met_it_and_loses_nothing(full_soon: Path) -> None:
     empty = str(VECTORS / "empty.config.v1.json")
-    arguments = [empty, "--writable", "--upper", str(small_disk / "upper"), "--size", str(DISK_SIZE)]
-    ballast = small_disk / "ballast"
+    arguments = [empty, "--writable", "--upper", str(full_soon / "upper"), "--size", str(DISK_SIZE)]
+    ballast = full_soon / "ballast"
     ballast.write_bytes(bytes(512 << 10))
     model = DiskModel()
     with NbdProcess(*arguments) as server, Client(server.uri) as client:
