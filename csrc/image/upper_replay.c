@@ -113,14 +113,16 @@ static enum obd_status check_record(const struct upper *upper, const struct jour
 {
     uint64_t data_length = record->kind == JOURNAL_DATA ? record->length : 0;
     if (record->length > 0 && is_aligned(record->offset | record->length | record->place, SECTOR_SIZE) &&
-        range_is_inside(record->offset, record->length, SEGMENT_MAX_OFFSET << SECTOR_SHIFT) &&
-        record->place >= UPPER_HEADER_SIZE && range_is_inside(record->place, data_length, data_size))
+        range_is_inside(record->offset, record->length, upper->virtual_size) && record->place >= UPPER_HEADER_SIZE &&
+        range_is_inside(record->place, data_length, data_size))
         return OBD_OK;
-    return status_set(OBD_E_CORRUPT,
-                      "journal %s: record %llu (%llu bytes at %llu, place %llu) does not fit the %llu bytes of %s",
-                      upper->journal_path, (unsigned long long)record->sequence, (unsigned long long)record->length,
-                      (unsigned long long)record->offset, (unsigned long long)record->place,
-                      (unsigned long long)data_size, upper->name);
+    return status_set(
+        OBD_E_CORRUPT,
+        "journal %s: record %llu (%llu bytes at %llu, place %llu) does not fit a disk of %llu bytes and the %llu "
+        "bytes of %s",
+        upper->journal_path, (unsigned long long)record->sequence, (unsigned long long)record->length,
+        (unsigned long long)record->offset, (unsigned long long)record->place, (unsigned long long)upper->virtual_size,
+        (unsigned long long)data_size, upper->name);
 }
 
 static enum obd_status check_records(struct upper *upper, const struct journal_contents *journal)
