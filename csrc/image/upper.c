@@ -248,11 +248,6 @@ bool upper_is_read_only(const struct upper *upper)
     return upper->is_read_only;
 }
 
-enum obd_status upper_refuse(const struct upper *upper)
-{
-    return status_set(OBD_E_READ_ONLY, "%s", upper->why_read_only);
-}
-
 size_t upper_lookup(struct upper *upper, uint64_t begin, uint64_t end, struct segment *out, size_t max)
 {
     pthread_mutex_lock(&upper->map_lock);

@@ -3,8 +3,12 @@
  *   upper.c         open, close, look-ups, numbers
  *   upper_replay.c  what a journal found at open means, and applying it
  *   upper_index.c   the index file: loading it, appending to it
- *   upper_write.c   write, discard, waiting for room
- *   upper_flush.c   group commit, the flusher thread, the failed state
+ *   upper_write.c   write, discard
+ *   upper_wait.c    writers that wait for room in the journal
+ *   upper_flush.c   flush pairs, and sharing them
+ *   upper_flusher.c the thread that flushes by itself
+ *   upper_fail.c    the failed state
+ *   upper_sealed.c  is a data file a sealed layer?
  *
  * Lock order: flush_lock, reserve_lock, map_lock.  A flush pair holds none of
  * them while it waits for the disk; flush_lock's is_flushing keeps it alone.
@@ -122,15 +126,28 @@ enum obd_status index_appender_finish(struct index_appender *appender);
  * map filled, index_length set; for a writable upper an empty journal. */
 enum obd_status upper_restore(struct upper *upper);
 
-/* ---- upper_flush.c ---- */
+/* ---- upper_fail.c ---- */
+
+/* A sync has failed with status, and this thread's sentence says how: the kernel may
+ * have dropped the pages, and a second sync would say that all is well.  Returns
+ * status, with the sentence for the one who met it. */
+enum obd_status upper_fail(struct upper *upper, enum obd_status status);
+
+/* Under map_lock: OBD_E_READ_ONLY, and why. */
+enum obd_status upper_refuse(const struct upper *upper);
+
+/* ---- upper_wait.c ---- */
+
+/* Wakes those that wait now, while there is room; one that queues itself again has
+ * its turn later.  With no lock held. */
+void upper_wake_waiters(struct upper *upper);
+
+/* ---- upper_flusher.c ---- */
 
 enum obd_status upper_start_flusher(struct upper *upper);
 void upper_stop_flusher(struct upper *upper);
 
 /* Under map_lock: a flush is due now. */
 void upper_want_flush(struct upper *upper);
-
-/* Under map_lock: OBD_E_READ_ONLY, and why. */
-enum obd_status upper_refuse(const struct upper *upper);
 
 #endif

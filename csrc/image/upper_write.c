@@ -1,4 +1,4 @@
-/* upper_write: write and discard (upper.h), and waiting for room in the journal.
+/* upper_write: write and discard (upper.h).
  *
  * A write first gets everything it will need, so that after its data is in the
  * log nothing but the journal's own pwrite can refuse it:
@@ -219,30 +219,4 @@ enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t off
         return status;
     HOOK("upper.reserved");
     return record(upper, &r, &(struct journal_record){.offset = offset, .length = length, .kind = JOURNAL_DISCARD});
-}
-
-/* ---- waiting for room ---- */
-
-bool upper_wait(struct upper *upper, struct upper_waiter *waiter)
-{
-    pthread_mutex_lock(&upper->map_lock);
-    list_init(&waiter->link);
-    bool must_wait =
-        !upper->is_read_only && !upper->is_failed && journal_nr_free(upper->journal) <= upper->slots_reserved;
-    if (must_wait) {
-        list_append(&upper->waiters, &waiter->link);
-        upper_want_flush(upper);
-    }
-    pthread_mutex_unlock(&upper->map_lock);
-    return must_wait;
-}
-
-bool upper_cancel_wait(struct upper *upper, struct upper_waiter *waiter)
-{
-    pthread_mutex_lock(&upper->map_lock);
-    bool was_queued = list_is_linked(&waiter->link);
-    if (was_queued)
-        list_remove(&waiter->link);
-    pthread_mutex_unlock(&upper->map_lock);
-    return was_queued;
 }
