@@ -100,16 +100,26 @@ class Server:
             self._admit(sock)
 
     def _admit(self, sock: socket.socket) -> None:
-        """Starts a connection's thread, or hangs up when there are too many or we are stopping."""
+        """Starts a connection's thread, or hangs up."""
         connection = ConnectionThread(sock, self._device, self._export, self._forget)
-        with self._lock:
-            is_admitted = len(self._connections) < MAX_CONNECTIONS and not self._is_stopping
-            if is_admitted:
-                self._connections.add(connection)
-                connection.start()
-        if not is_admitted:
-            log.warning("%s: more than %d connections, one is refused", self.path, MAX_CONNECTIONS)
+        refusal = self._start(connection)
+        if refusal:
+            log.warning("%s: a connection is refused: %s", self.path, refusal)
             sock.close()
+
+    def _start(self, connection: ConnectionThread) -> str:
+        """Why it cannot be started; "" when it was."""
+        with self._lock:
+            if self._is_stopping:
+                return "the server is stopping"
+            if len(self._connections) >= MAX_CONNECTIONS:
+                return f"there are {MAX_CONNECTIONS}"
+            try:
+                connection.start()
+            except RuntimeError as error:  # the system has no thread left
+                return str(error)
+            self._connections.add(connection)
+        return ""
 
     def _forget(self, connection: ConnectionThread) -> None:
         with self._lock:

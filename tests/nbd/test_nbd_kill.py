@@ -6,6 +6,9 @@ compares once more: what the first reopening found must not hang on its clean en
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
 import re
 import signal
 import threading
@@ -21,6 +24,7 @@ from tests.nbd.peer import data_of
 from tests.nbd.serving import NbdProcess
 
 CSRC = Path(__file__).parents[2] / "csrc"
+ROUNDS = 50 if os.environ.get("OBD_SOAK") == "1" else 3
 NO_TIMED_FLUSH = {"TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS": "0"}
 
 
@@ -79,31 +83,32 @@ def test_killed_at_a_step_the_disk_is_as_acknowledged(upper_of: list[str], name:
     assert_disk_is(model, upper_of)
 
 
-def test_killed_in_the_middle_of_writes_of_many_connections(upper_of: list[str]) -> None:
-    """Four writers, each in a quarter of the disk; the kill comes whenever it comes."""
-    server = NbdProcess(*upper_of, environment=NO_TIMED_FLUSH)
-    writers = [Writer(server.uri, number) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    time.sleep(1)
-    server.kill()
-    for writer in writers:
-        writer.join(60)
-    assert sum(writer.nr_acknowledged for writer in writers) > 0
-    server = NbdProcess(*upper_of)
-    with server, Client(server.uri) as client:
+def test_killed_again_and_again_in_the_middle_of_writes_of_many_connections(upper_of: list[str]) -> None:
+    """Four writers, each in a quarter of the disk; each kill comes whenever it comes."""
+    quarters = [Quarter(number) for number in range(4)]
+    for _ in range(ROUNDS):
+        server = NbdProcess(*upper_of, environment=NO_TIMED_FLUSH)
+        writers = [
+            threading.Thread(target=quarter.write_until_death, args=[server.uri]) for quarter in quarters
+        ]
         for writer in writers:
-            writer.assert_all_there(client)
+            writer.start()
+        time.sleep(random.uniform(0.3, 1.2))
+        server.kill()
+        for writer in writers:
+            writer.join(60)
+        with NbdProcess(*upper_of) as server, Client(server.uri) as client:
+            for quarter in quarters:
+                quarter.assert_all_there(client)
+    assert all(quarter.nr_acknowledged > 0 for quarter in quarters)
 
 
-class Writer(threading.Thread):
-    """Writes 4 KiB blocks round and round in its quarter until the server dies; a flush now and then."""
+class Quarter:
+    """A quarter of the disk, written 4 KiB at a time, round and round; a flush now and then."""
 
     BLOCKS = 64
 
-    def __init__(self, uri: str, number: int) -> None:
-        super().__init__()
-        self.uri = uri
+    def __init__(self, number: int) -> None:
         self.number = number
         self.seeds: dict[int, int] = {}  # block -> of the last acknowledged write
         self.unanswered: tuple[int, int] | None = None
@@ -112,31 +117,32 @@ class Writer(threading.Thread):
     def offset_of(self, block: int) -> int:
         return self.number * (DISK_SIZE // 4) + block * 4096
 
-    def run(self) -> None:
-        with Client(self.uri) as client:
-            try:
-                self.write_on(client)
-            except PeerError:
-                return
+    def write_until_death(self, uri: str) -> None:
+        with Client(uri) as client, contextlib.suppress(PeerError):
+            while True:
+                self.write_one(client)
 
-    def write_on(self, client: Client) -> None:
-        while True:
-            block = self.nr_acknowledged % self.BLOCKS
-            self.unanswered = (block, self.number * 1_000_000 + self.nr_acknowledged + 1)
-            client.write(self.offset_of(block), 4096, self.unanswered[1])
-            self.seeds[block] = self.unanswered[1]
-            self.unanswered = None
-            self.nr_acknowledged += 1
-            if self.nr_acknowledged % 50 == 0:
-                client.flush()
+    def write_one(self, client: Client) -> None:
+        block = self.nr_acknowledged % self.BLOCKS
+        self.unanswered = (block, self.number * 1_000_000 + self.nr_acknowledged + 1)
+        client.write(self.offset_of(block), 4096, self.unanswered[1])
+        self.seeds[block] = self.unanswered[1]
+        self.unanswered = None
+        self.nr_acknowledged += 1
+        if self.nr_acknowledged % 50 == 0:
+            client.flush()
 
     def assert_all_there(self, client: Client) -> None:
+        """The block of the unanswered write may be new or old, and is known from then on."""
         for block, seed in self.seeds.items():
             seeds = [seed]
             if self.unanswered is not None and self.unanswered[0] == block:
                 seeds.append(self.unanswered[1])
             found = client.read_hex(self.offset_of(block), 4096)
-            assert found in [data_of(s, 4096).hex() for s in seeds], f"writer {self.number}, block {block}"
+            which = [s for s in seeds if data_of(s, 4096).hex() == found]
+            assert which, f"quarter {self.number}, block {block}"
+            self.seeds[block] = which[0]
+        self.unanswered = None
 
 
 def test_without_the_journal_a_kill_loses_acknowledged_writes(upper_of: list[str]) -> None:
