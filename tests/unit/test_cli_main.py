@@ -20,6 +20,7 @@ CODES = {
     errors.ReadOnlyError: 1,
     errors.JournalError: 1,
     errors.LimitError: 1,
+    errors.RefusedError: 1,
     errors.MissingError: 3,
     errors.UnavailableError: 4,
     errors.TimeoutExpiredError: 4,

@@ -13,7 +13,14 @@ from tcmu_overlaybd.lio.fabric import FabricKind
 
 
 def record(name: str = "disk0", **changes: object) -> Record:
-    values = {"backstore": "disk0", "config_path": "/c", "size": 512, "serial": "ab", "hba": "user_1", "phase": "attached"}
+    values = {
+        "backstore": "disk0",
+        "config_path": "/c",
+        "size": 512,
+        "serial": "ab",
+        "hba": "user_1",
+        "phase": "attached",
+    }
     return Record(name=name, **{**values, **changes})
 
 

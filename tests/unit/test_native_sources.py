@@ -177,7 +177,7 @@ def test_a_zfile_with_a_flipped_byte_names_the_block(tmp_path: Path, plain: byte
     damaged = zfile.flipped(512 + zfile.lengths[0] + 10)
     with damaged.open(tmp_path / "z") as source:
         assert source.read(4096, 0, TIMEOUT_MS) == plain[:4096]
-        with pytest.raises(errors.CorruptError, match=r"z: block 1 of 10, at byte \d+ of the ZFile, does not have its checksum"):
+        with pytest.raises(errors.CorruptError, match=r"z: block 1 of 10, at byte \d+ .* its checksum"):
             source.read(1, 4096, TIMEOUT_MS)
         with pytest.raises(errors.CorruptError, match="block 1 of 10"):
             source.verify_zfile(0, 10, TIMEOUT_MS)
