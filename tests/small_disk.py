@@ -1,24 +1,39 @@
-"""A file system of a few KB, for tests that fill the disk."""
+"""Small file systems, for tests that fill the disk."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 
 @contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of size ("64k") on folder.  Skips where one may not mount."""
+def mounted(folder: Path, *arguments: object) -> Iterator[Path]:
+    """``mount ARGUMENTS FOLDER`` for the length of the block.  Skips where one may not mount."""
     folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", *map(str, arguments), folder], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
-        pytest.skip(f"a small disk needs root: {done.stderr.strip()}")
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", folder], check=True)
+
+
+def small_tmpfs(folder: Path, size: str) -> AbstractContextManager[Path]:
+    """A tmpfs of size ("64k")."""
+    return mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "none")
+
+
+def small_ext4(folder: Path, size: int) -> AbstractContextManager[Path]:
+    """An ext4 of size bytes, in a file beside folder."""
+    backing = folder.with_name(f"{folder.name}.ext4")
+    with backing.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", backing], check=True)
+    return mounted(folder, "-o", "loop", backing)

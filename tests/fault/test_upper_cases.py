@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from image_process import SECTOR, ImageProcess, make_pair
+from small_disk import small_ext4, small_tmpfs
 
 from tcmu_overlaybd.errors import BusyError, CorruptError, JournalError, NoSpaceError, ReadOnlyError
 from tcmu_overlaybd.native.source import crc32c
@@ -182,30 +182,13 @@ def test_failed_sync_is_remembered_at_the_next_start(folder):
 # ---- a disk that is really full ----
 
 
-def mount(folder: Path, *arguments: object) -> None:
-    command = ["mount", *map(str, arguments), folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-
-
 @pytest.fixture(params=["tmpfs", "ext4"])
 def small_disk(request, tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB, on which a whole step of 16 MiB is soon no longer to be had."""
     folder = tmp_path / "small"
-    folder.mkdir()
-    if request.param == "tmpfs":
-        mount(folder, "-t", "tmpfs", "-o", "size=24m", "none")
-    else:
-        backing = tmp_path / "backing"
-        with backing.open("wb") as file:
-            file.truncate(24 << 20)
-        subprocess.run(["mkfs.ext4", "-q", backing], check=True)
-        mount(folder, "-o", "loop", backing)
-    try:
+    disk = small_tmpfs(folder, "24m") if request.param == "tmpfs" else small_ext4(folder, 24 << 20)
+    with disk:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def fill(process: ImageProcess, written: dict[int, int]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from oracle.reader import lsmt_block, read_layer, read_upper, stack
-from small_disk import small_disk
+from small_disk import small_tmpfs
 
 HOLD = """
 import sys, time
@@ -214,7 +214,7 @@ def test_an_output_in_no_folder_is_3(command, source, vectors, tmp_path, fails):
 
 @pytest.mark.parametrize(("command", "source"), WRITERS)
 def test_a_full_disk_is_1_and_leaves_nothing(command, source, vectors, tmp_path, fails):
-    with small_disk(tmp_path / "small", "64k") as folder:
+    with small_tmpfs(tmp_path / "small", "64k") as folder:
         sentence = fails(1, "image", command, vectors / source, "-o", folder / "out")
         assert everything_in(folder) == set()
     assert "No space left" in sentence or "full" in sentence
