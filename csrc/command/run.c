@@ -208,6 +208,7 @@ void command_run(struct command *command)
     struct device *device = command->device;
     pthread_mutex_lock(&device->lock);
     command->state = COMMAND_RUNNING;
+    command->demand.deadline_ns = command->deadline_ns;
     bool is_doomed = command->doom != OBD_OK;
     pthread_mutex_unlock(&device->lock);
     if (is_doomed)

@@ -12,13 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "source/source.h"
 
 #define MISS_OF(link_) LIST_ENTRY(link_, struct miss, link)
 
 void demand_init(struct demand *demand, void (*ready)(struct demand *))
 {
-    *demand = (struct demand){.ready = ready, .status = OBD_OK};
+    *demand = (struct demand){.ready = ready, .deadline_ns = NEVER_NS, .status = OBD_OK};
     list_init(&demand->misses);
     pthread_mutex_init(&demand->lock, NULL);
 }
@@ -118,17 +119,33 @@ static void take_back(struct demand *demand)
     }
 }
 
+/* Asks for what has not been asked for, from first on.  The misses of one source
+ * mostly lie together, so each is told to begin about once. */
+static void ask_from(struct demand *demand, struct list *first)
+{
+    for (struct list *link = first; link != &demand->misses; link = link->next) {
+        struct miss *miss = MISS_OF(link);
+        miss->is_asked = true;
+        miss->source->ops->request(miss->source, miss);
+        bool is_last = link->next == &demand->misses || MISS_OF(link->next)->source != miss->source;
+        if (is_last && miss->source->ops->begin != NULL)
+            miss->source->ops->begin(miss->source);
+    }
+}
+
+static struct list *first_not_asked(struct demand *demand)
+{
+    struct list *link = demand->misses.next;
+    while (link != &demand->misses && MISS_OF(link)->is_asked)
+        link = link->next;
+    return link;
+}
+
 void demand_start(struct demand *demand)
 {
     if (!demand->is_starting) /* nobody else writes it before the end of this function */
         demand_begin(demand);
-    for (struct list *link = demand->misses.next; link != &demand->misses; link = link->next) {
-        struct miss *miss = MISS_OF(link);
-        if (miss->is_asked)
-            continue;
-        miss->is_asked = true;
-        miss->source->ops->request(miss->source, miss);
-    }
+    ask_from(demand, first_not_asked(demand));
     if (end_start(demand))
         take_back(demand);
     pthread_mutex_lock(&demand->lock);

@@ -56,6 +56,8 @@ struct miss {
 struct demand {
     struct list misses;
     uint64_t bytes;                       /* sum over misses */
+    uint64_t deadline_ns;                 /* set by the owner: until when it waits; a source that fails sooner
+                                             can still say why.  NEVER_NS from demand_init. */
     void (*ready)(struct demand *demand); /* set by the owner; called with no lock held */
 
     pthread_mutex_t lock; /* guards what follows */

@@ -46,6 +46,7 @@ static bool sleep_until_ready(struct demand_wait *wait, uint64_t deadline_ns)
 enum obd_status demand_wait_for_misses(struct demand_wait *wait, const char *name, uint64_t deadline_ns)
 {
     wait->is_ready = false; /* nobody else looks before demand_start */
+    wait->demand.deadline_ns = deadline_ns;
     demand_start(&wait->demand);
     if (!sleep_until_ready(wait, deadline_ns)) {
         status_set(OBD_E_TIMEOUT, "%s: the data did not arrive in time", name);

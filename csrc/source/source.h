@@ -43,6 +43,9 @@ struct source_ops {
      * not be answered, or false, it has been or is just being.  release gives a
      * pin back. */
     void (*request)(struct source *source, struct miss *miss);
+    /* All requests of a demand have been made, so what request put off, in order to
+     * see them together, shall begin.  NULL: it puts nothing off. */
+    void (*begin)(struct source *source);
     bool (*cancel)(struct source *source, struct miss *miss);
     void (*release)(struct source *source, uint64_t chunk);
 
