@@ -102,6 +102,67 @@ int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t
 int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms);
 void obd_source_close(struct source *source);
 
+/* ---- registry blobs: fetcher, cache, sources of both ------------------------- */
+
+struct fetcher;
+struct origin; /* one blob in one repository */
+struct cache;
+
+struct obd_fetcher_params {
+    const char *user_agent;
+    const char *ca_file;     /* NULL: the system's */
+    const char *client_cert; /* NULL: none */
+    const char *client_key;
+    const char *proxy;             /* NULL: from the environment; "": none */
+    uint32_t connections_per_host; /* 0: 8; at least 2 */
+    uint32_t connect_timeout_ms;   /* name look-up included; 0: 10,000 */
+    uint32_t stall_timeout_ms;     /* no byte for so long: the transfer is cut; 0: 10,000 */
+};
+
+enum obd_resolve_reason {
+    OBD_RESOLVE_FIRST = 0,   /* it never had a resolution */
+    OBD_RESOLVE_EXPIRED = 1, /* valid_ms are over */
+    OBD_RESOLVE_REFUSED = 2  /* the server answered with http_status */
+};
+
+struct obd_resolve {
+    uint64_t origin_id;
+    uint32_t reason;      /* enum obd_resolve_reason */
+    uint32_t http_status; /* of a refusal: 3xx or 4xx; else 0 */
+    char location[2048];  /* of a redirect, as it was sent; else "" */
+    char www_authenticate[512];
+};
+
+struct obd_resolve_reply {
+    uint64_t origin_id;
+    const char *url;     /* http or https */
+    const char *headers; /* "Name: value" lines, each with its newline; NULL: none */
+    uint64_t valid_ms;   /* asked for anew after so long; 0: when it is refused */
+};
+
+struct obd_cache_params {
+    const char *folder;
+    uint64_t limit_bytes;
+    uint64_t free_floor_bytes; /* left free on the file system */
+    uint32_t chunk_size;       /* 64 KiB .. 1 MiB, a power of two */
+};
+
+struct obd_cache_stats {
+    uint64_t limit_bytes;
+    uint64_t used_bytes;
+    uint64_t nr_blobs;
+    uint64_t nr_evicted; /* chunks, as the next two */
+    uint64_t nr_damaged;
+    uint64_t nr_not_kept;
+};
+
+struct obd_cached_source_stats {
+    uint64_t fetched_bytes; /* from the registry, by all sources of the origin */
+    uint64_t nr_requests;   /* GETs, likewise */
+    uint64_t nr_errors[20]; /* chunks that did not come, by enum obd_status; likewise */
+    uint64_t cached_bytes;  /* read from chunks that were here */
+};
+
 /* ---- layers -------------------------------------------------------------- */
 
 struct layer;

@@ -11,7 +11,7 @@
  * from memory and not kept.  Eviction is by chunk: recency with resistance to scans
  * (a chunk read once goes before one read again), never a pinned one.
  *
- * Thread-safe.  Lock order: blob->lock, then cache->lock.
+ * Thread-safe.  Lock order: miss_table.lock, then blob->lock, then cache->lock.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,20 +19,14 @@
 #define OBD_CACHE_CACHE_H
 
 #include "cache/chunk_map.h"
+#include "cache/miss_table.h"
 #include "source/source.h"
 
 struct cache;
 struct blob;
 
-struct cache_params {
-    const char *folder;
-    uint64_t limit_bytes;
-    uint64_t free_floor_bytes; /* left free on the file system */
-    uint32_t chunk_size;       /* 64 KiB .. 1 MiB, a power of two */
-};
-
 /* OBD_E_BUSY names the owner; a read-only folder opens, keeps nothing new, and logs it. */
-enum obd_status cache_open(const struct cache_params *params, struct cache **out);
+enum obd_status cache_open(const struct obd_cache_params *params, struct cache **out);
 void cache_close(struct cache *cache); /* all blobs closed */
 
 /* The blob, shared by all who open it. */
@@ -41,6 +35,10 @@ void blob_close(struct blob *blob);
 uint64_t blob_size(const struct blob *blob);
 uint32_t blob_chunk_size(const struct blob *blob);
 uint32_t blob_chunk_bytes(const struct blob *blob, uint64_t chunk); /* the last may be short */
+
+/* What is being fetched of the blob, for all its sources together: made with
+ * miss_table_open when the blob is first opened, closed with it. */
+struct miss_table *blob_miss_table(struct blob *blob);
 
 /* Reads what is present without a lock: the bytes are copied, then it is checked
  * that no chunk of the range was evicted meanwhile.  OBD_E_MISS, with the cursor
@@ -62,10 +60,6 @@ enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes,
 /* Damaged or unwanted: absent from now on, fetched again when asked for. */
 void blob_discard(struct blob *blob, uint64_t chunk);
 
-struct cache_stats {
-    uint64_t limit_bytes, used_bytes, nr_blobs;
-    uint64_t nr_evicted, nr_damaged, nr_not_kept; /* chunks */
-};
-void cache_stats(struct cache *cache, struct cache_stats *stats);
+void cache_stats(struct cache *cache, struct obd_cache_stats *stats);
 
 #endif

@@ -7,9 +7,12 @@
  * waiter; a chunk the cache cannot keep stays in a transient buffer, pinned the
  * same way and freed with the last pin, so that no command starves.
  *
- * Read-ahead: a run of reads that follow each other doubles the window (one chunk
- * to 4 MiB), any other read halves it; it is fetched with FETCH_READ_AHEAD, never
- * pinned, and promoted when a reader wants it.
+ * Two repositories that hold one blob are two origins.  Each is asked for what its
+ * own readers want, because a dead one must not delay the readers of the other
+ * (architecture, rule 2.8); whoever brings a chunk first answers them all.
+ *
+ * Read-ahead (read_ahead.h) is fetched with FETCH_READ_AHEAD, never pinned, and
+ * promoted when a reader wants it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,19 +22,15 @@
 #include "cache/cache.h"
 #include "cache/fetcher.h"
 
-/* Takes its own reference to origin; cache and fetcher must outlive the source. */
-enum obd_status source_open_cached(struct cache *cache, struct fetcher *fetcher, struct origin *origin,
-                                   const uint8_t digest[32], uint64_t size, const char *name, struct source **out);
+/* The blob with that digest, of origin's size and name.  Takes its own reference to
+ * origin; the cache must outlive the source, and its fetcher be closed before the
+ * cache is. */
+enum obd_status source_open_cached(struct cache *cache, struct origin *origin, const uint8_t digest[32],
+                                   struct source **out);
 
 /* Starts fetching what is absent of the range, without anybody waiting. */
-void cached_source_prefetch(struct source *source, uint64_t offset, uint64_t length);
+enum obd_status cached_source_prefetch(struct source *source, uint64_t offset, uint64_t length);
 
-struct cached_source_stats {
-    uint64_t fetched_bytes; /* from the registry */
-    uint64_t cached_bytes;  /* served from present chunks */
-    uint64_t nr_requests;
-    uint64_t nr_errors[20]; /* by enum obd_status */
-};
-void cached_source_stats(struct source *source, struct cached_source_stats *stats);
+enum obd_status cached_source_stats(struct source *source, struct obd_cached_source_stats *stats);
 
 #endif

@@ -9,14 +9,19 @@
  *   ready --a connection of its host is free, demand before read-ahead--> running
  *   running --206, right Content-Range, right length--> done
  *           --401 403 404 3xx--> origin unresolved, with status and Location, job waits
- *           --429, 5xx, cut, stalled, refused--> ready again after a pause (Retry-After,
- *             else growing with jitter) until its deadline
+ *           --429, 5xx, cut, stalled, refused--> origin pauses (Retry-After, else
+ *             growing with jitter), then the job is ready again, until its deadline
  *           --200 or a wrong Content-Range: the whole transfer is dropped at the header;
  *             a 200 is read only when the range begins at 0
  *
- * Adjacent chunks that are wanted at once are merged into one range of at most
- * FETCH_MAX_BYTES.  Concurrency per host is bounded.  A job's data is handed over
- * chunk by chunk as it arrives.
+ * A job is one chunk, so that each can be cancelled, promoted and answered by
+ * itself.  Jobs of one origin that lie side by side when a connection is free are
+ * merged into one GET of at most FETCH_MAX_BYTES; a chunk is handed over when its
+ * last byte has come, not when the GET ends, so a long GET delays nobody.  What has
+ * come of a chunk when a transfer is cut is kept, and the next begins behind it.
+ *
+ * Concurrency per host is bounded.  Read-ahead has at most half of a host's
+ * connections, so that a demand job never waits for one.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,51 +33,68 @@
 #include "base/list.h"
 #include "base/status.h"
 
-#define FETCH_MAX_BYTES (1u << 20)
+/* Half of the longest read-ahead (read_ahead.h): two GETs are then under way, and a
+ * sequential reader needs far less than one a MiB. */
+#define FETCH_MAX_BYTES (2u << 20)
 
 struct fetcher;
 struct origin;
 
 enum fetch_class { FETCH_DEMAND, FETCH_READ_AHEAD };
 
-/* A run of chunks that someone wants.  Owned by the caller until done. */
+/* One chunk that someone wants.  Its memory is the owner's; it must stay until done
+ * has been called or fetch_cancel has said true. */
 struct fetch_job {
     struct origin *origin;
     uint64_t offset;
-    uint64_t length;
-    uint32_t chunk_size;
+    uint32_t length; /* at most FETCH_MAX_BYTES */
     enum fetch_class class;
-    uint64_t deadline_ns;
-    /* On the fetcher's thread, no lock held: one chunk's bytes, borrowed; in order. */
-    void (*chunk_arrived)(struct fetch_job *job, uint64_t offset, const void *bytes, uint32_t length);
-    /* Once, after the last chunk: OBD_OK, or why the rest is not coming (status_text). */
-    void (*done)(struct fetch_job *job, enum obd_status status);
-    struct list link;
+    uint64_t deadline_ns; /* NEVER_NS: as long as it takes */
+    /* Once, on the fetcher's thread, with no lock held, and last of all: OBD_OK and
+     * the bytes, which are *given* (free them), or why they are not coming
+     * (status_text) and NULL. */
+    void (*done)(struct fetch_job *job, enum obd_status status, void *bytes);
+
+    /* The fetcher's, guarded by its lock. */
+    enum { FETCH_IDLE, FETCH_PENDING, FETCH_RUNNING, FETCH_ENDED } state;
+    struct list link;      /* pending: in its origin, by age; running: in its transfer */
+    struct list by_offset; /* pending: in its origin */
+    void *partial;         /* what an earlier transfer has brought, or NULL */
+    uint32_t partial_length;
 };
 
-struct fetcher_params {
-    uint32_t connections_per_host; /* 0: 8 */
-    uint32_t connect_timeout_ms;   /* 0: 10,000 */
-    uint32_t stall_timeout_ms;     /* no byte for so long: the transfer is cut; 0: 10,000 */
-    const char *user_agent;
-    const char *ca_file;     /* NULL: the system's */
-    const char *client_cert; /* NULL: none */
-    const char *client_key;
-    const char *proxy; /* NULL: from the environment, "" : none */
-};
+/* Jobs end with OBD_E_CANCELLED before this returns; later ones are not taken. */
+enum obd_status fetcher_open(const struct obd_fetcher_params *params, struct fetcher **out);
+void fetcher_close(struct fetcher *fetcher);
 
-enum obd_status fetcher_open(const struct fetcher_params *params, struct fetcher **out);
-void fetcher_close(struct fetcher *fetcher); /* jobs end with OBD_E_CANCELLED */
-
-/* name is for messages; id for the resolve queue. */
-enum obd_status origin_open(struct fetcher *fetcher, uint64_t id, const char *name, struct origin **out);
+/* size is the blob's; name is for messages; id, which must be new, for the resolve queue. */
+enum obd_status origin_open(struct fetcher *fetcher, uint64_t id, uint64_t size, const char *name, struct origin **out);
 struct origin *origin_ref(struct origin *origin);
 void origin_unref(struct origin *origin);
+uint64_t origin_size(const struct origin *origin);
+const char *origin_name(const struct origin *origin);
 
-void fetch_submit(struct fetch_job *job);
-/* True: it will not be done.  False: it is done or just being. */
+/* Requests made, bytes that came and were wanted, and jobs that failed, by status. */
+struct origin_stats {
+    uint64_t nr_requests;
+    uint64_t fetched_bytes;
+    uint64_t nr_errors[OBD_NR_STATUS];
+};
+void origin_stats(struct origin *origin, struct origin_stats *stats);
+
+/* Takes a job; it begins with the next fetch_begin, so that jobs submitted together
+ * are merged.  OBD_E_CANCELLED, and the job is not taken, once the fetcher is closed. */
+enum obd_status fetch_submit(struct fetch_job *job);
+void fetch_begin(struct origin *origin);
+/* True: done will not be called.  False: it was, or is just being. */
 bool fetch_cancel(struct fetch_job *job);
-/* Read-ahead that a reader has caught up with. */
+/* Read-ahead that a reader has caught up with, or a reader with more time. */
 void fetch_promote(struct fetch_job *job, uint64_t deadline_ns);
+
+/* The resolve queue (obd.h says what each does); threads of Python wait in next. */
+enum obd_status resolve_next(struct fetcher *fetcher, struct obd_resolve *question, uint64_t deadline_ns);
+enum obd_status resolve_reply(struct fetcher *fetcher, const struct obd_resolve_reply *reply);
+enum obd_status resolve_fail(struct fetcher *fetcher, uint64_t origin_id, enum obd_status status, const char *text);
+void resolve_close(struct fetcher *fetcher);
 
 #endif
