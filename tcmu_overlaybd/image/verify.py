@@ -170,7 +170,9 @@ def _compare_zfile_blocks(opened: OpenSource) -> Iterator[str]:
         return
     names = ["has_digest", "block_size", "codec", "has_block_crc"]
     if header.is_overwritten:
-        names += ["index_offset", "nr_blocks", "original_size", "index_crc"]
+        names += ["index_offset", "nr_blocks", "original_size"]
+    if header.is_overwritten and header.has_digest:  # else index_crc may be leftovers
+        names.append("index_crc")
     for name in names:
         first, second = getattr(header, name), getattr(trailer, name)
         if first != second:
