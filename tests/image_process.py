@@ -95,6 +95,10 @@ class ImageProcess:
         self._process.kill()
         self._end()
 
+    def signal_kill(self) -> None:
+        """As kill, from another thread than the one that waits for an answer."""
+        self._process.kill()
+
     @property
     def exit_code(self) -> int | None:
         return self._process.poll()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,5 +211,25 @@ def test_overlapping_writes_of_many_threads_leave_memory_and_index_in_one_order(
         process.kill()
     for options in ({"read_only": True}, {}, {"read_only": True}):
         with ImageProcess(folder, **options) as process:
+            assert process.read(0, 64 * 1024) == seen
+            process.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_in_the_midst_of_racing_writers_every_opening_sees_the_same(folder, seed):
+    with ImageProcess(folder, journal_slots=32) as process:
+        killer = threading.Timer(0.02 + 0.05 * seed, process.signal_kill)
+        killer.start()
+        with pytest.raises(DiedError):
+            process.race(seed, 4, 1_000_000)
+        killer.join()
+    with ImageProcess(folder, read_only=True) as tool:
+        seen = tool.read(0, 64 * 1024)
+        tool.close()
+    sectors = [seen[at : at + SECTOR] for at in range(0, len(seen), SECTOR)]
+    assert all(sector == sector[:1] * SECTOR for sector in sectors)  # none is torn
+    assert any(any(sector) for sector in sectors)
+    for _ in range(2):
+        with ImageProcess(folder) as process:
             assert process.read(0, 64 * 1024) == seen
             process.close()

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -134,8 +135,9 @@ class ImageMachine(RuleBasedStateMachine):
 
 
 TestImageMachine = ImageMachine.TestCase
+TestImageMachine.pytestmark = [pytest.mark.timeout(3600 if IS_SOAK else 120)]
 TestImageMachine.settings = settings(
-    max_examples=400 if IS_SOAK else 15,
+    max_examples=300 if IS_SOAK else 12,
     stateful_step_count=60 if IS_SOAK else 30,
     deadline=None,  # it starts processes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
