@@ -1,114 +1,12 @@
-/* Tests of the image: what a stack reads as, how few reads that takes, and what
- * it notes when data is missing. */
+/* Tests of the image: what a stack reads as and is made of; opening and closing it. */
 #define _GNU_SOURCE
 #include <errno.h>
 
 #include "check.h"
 
-#include "image/image.h"
+#include "memory_layer.h"
 #include "upper_pair.h"
 #include "vector_files.h"
-
-#define SECTORS 2048u
-#define SIZE    (SECTORS * 512u)
-
-/* ---- a source in memory that counts, and can miss ---- */
-
-struct memory {
-    struct source source; /* first */
-    int nr_reads;
-    size_t longest;
-    int nr_pieces;    /* of the iov in the longest */
-    bool is_missing;  /* every read misses its first sector's chunk */
-    bool would_block; /* and with nowait, AGAIN */
-    uint8_t bytes[SIZE + 8192];
-};
-
-static enum obd_status memory_read(struct source *source, const struct read_context *context, struct iov_cursor *cursor,
-                                   size_t length, uint64_t offset)
-{
-    struct memory *memory = (struct memory *)source;
-    memory->nr_reads++;
-    if (memory->would_block && context->nowait)
-        return OBD_E_AGAIN;
-    if (memory->is_missing)
-        return demand_add(context->demand, source, offset / 512, 512);
-    if (length > memory->longest) {
-        memory->longest = length;
-        memory->nr_pieces = cursor->nr_iov;
-    }
-    iov_cursor_write(cursor, memory->bytes + offset, length);
-    return OBD_OK;
-}
-
-static void memory_request(struct source *source, struct miss *miss)
-{
-    ((struct memory *)source)->is_missing = false;
-    demand_arrived(miss, OBD_OK);
-}
-
-static bool memory_cancel(struct source *source, struct miss *miss)
-{
-    (void)source, (void)miss;
-    return false;
-}
-
-static void memory_release(struct source *source, uint64_t chunk)
-{
-    (void)source, (void)chunk;
-}
-
-static void memory_destroy(struct source *source)
-{
-    free(source);
-}
-
-static const struct source_ops memory_ops = {.kind = "memory",
-                                             .read = memory_read,
-                                             .request = memory_request,
-                                             .cancel = memory_cancel,
-                                             .release = memory_release,
-                                             .destroy = memory_destroy};
-
-/* A layer whose byte at place p of its file is a function of p and number. */
-static uint8_t byte_at(uint64_t place, int number)
-{
-    return (uint8_t)(place / 512 * 7 + place + (uint64_t)number * 13 + 1);
-}
-
-/* nr segments, sorted; where each lies in the file is given by moffset. */
-static struct layer *make_layer(const struct segment *segments, size_t nr, int number)
-{
-    struct memory *memory = calloc(1, sizeof *memory);
-    struct layer *layer = calloc(1, sizeof *layer);
-    CHECK_OK(source_init(&memory->source, &memory_ops, sizeof memory->bytes, "memory"));
-    for (size_t i = 0; i < sizeof memory->bytes; i++)
-        memory->bytes[i] = byte_at(i, number);
-    layer->source = &memory->source;
-    layer->index.nr = nr;
-    layer->index.segments = nr == 0 ? NULL : malloc(nr * sizeof *segments);
-    if (nr > 0)
-        memcpy(layer->index.segments, segments, nr * sizeof *segments);
-    layer->virtual_size = SIZE;
-    atomic_init(&layer->nr_references, 1);
-    return layer;
-}
-
-static struct memory *memory_of(struct layer *layer)
-{
-    return (struct memory *)layer->source;
-}
-
-static enum obd_status read_nowait(struct image *image, void *buffer, size_t length, uint64_t offset,
-                                   struct demand *demand, bool nowait)
-{
-    struct read_context context = {.nowait = nowait, .demand = demand};
-    struct iovec iov = {.iov_base = buffer, .iov_len = length};
-    struct iov_cursor cursor = iov_cursor_at(&iov, 1);
-    enum obd_status status = image_read(image, &context, &cursor, length, offset);
-    CHECK(status != OBD_OK || iov_cursor_left(&cursor) == 0);
-    return status;
-}
 
 /* ---- content ---- */
 
@@ -212,133 +110,6 @@ TEST(image_of_random_layers_reads_as_a_plain_model)
     for (int i = 0; i < 10; i++)
         check_random_stack((size_t)i);
     check_random_stack(OBD_MAX_LAYERS);
-}
-
-/* ---- how it reads ---- */
-
-/* One segment, in a file of scattered buffers of 4 KiB. */
-static void read_scattered(struct image *image, uint8_t *bytes, size_t nr)
-{
-    struct demand demand;
-    struct iovec iov[64];
-    demand_init(&demand, NULL);
-    for (size_t i = 0; i < nr; i++)
-        iov[i] = (struct iovec){.iov_base = bytes + (nr - 1 - i) * 4096, .iov_len = 4096};
-    struct iov_cursor cursor = iov_cursor_at(iov, (int)nr);
-    struct read_context context = {.demand = &demand};
-    CHECK_OK(image_read(image, &context, &cursor, nr * 4096, 0));
-    demand_destroy(&demand);
-}
-
-TEST(image_reads_one_segment_at_once_however_its_buffers_lie)
-{
-    static uint8_t bytes[64 * 4096];
-    struct segment segment = {.length = 512, .moffset = 8};
-    struct layer *layer = make_layer(&segment, 1, 1);
-    struct image *image = open_image(&layer, 1, NULL, SIZE);
-    read_scattered(image, bytes, 64);
-    CHECK(memory_of(layer)->nr_reads == 1);
-    CHECK(memory_of(layer)->longest == sizeof bytes && memory_of(layer)->nr_pieces == 64);
-    CHECK(bytes[63 * 4096] == byte_at(4096, 1) && bytes[0] == byte_at(4096 + 63 * 4096, 1));
-    image_unref(image);
-}
-
-TEST(image_joins_neighbours_that_continue_each_other)
-{
-    static uint8_t bytes[SIZE];
-    struct segment segments[] = {{.offset = 0, .length = 10, .moffset = 8},
-                                 {.offset = 10, .length = 20, .moffset = 18},
-                                 {.offset = 30, .length = 5, .moffset = 100},  /* elsewhere */
-                                 {.offset = 36, .length = 4, .moffset = 105}}; /* a hole between */
-    struct layer *layer = make_layer(segments, 4, 1);
-    struct image *image = open_image(&layer, 1, NULL, SIZE);
-    read_image(image, bytes, SIZE, 0);
-    CHECK(memory_of(layer)->nr_reads == 3 && memory_of(layer)->longest == 30 * 512);
-    image_unref(image);
-}
-
-TEST(image_reads_nothing_for_what_no_layer_has)
-{
-    static uint8_t bytes[SIZE];
-    struct segment segment = {.offset = 0, .length = 1000, .moffset = 8, .zeroed = 1};
-    struct layer *layer = make_layer(&segment, 1, 1);
-    struct image *image = open_image(&layer, 1, NULL, SIZE);
-    memset(bytes, 1, SIZE);
-    read_image(image, bytes, SIZE, 0);
-    CHECK(memory_of(layer)->nr_reads == 0);
-    for (size_t i = 0; i < SIZE; i++)
-        CHECK(bytes[i] == 0);
-    image_unref(image);
-}
-
-/* ---- what is missing ---- */
-
-static void not_ready(struct demand *demand)
-{
-    (void)demand;
-}
-
-static struct image *two_layers(struct layer **bottom, struct layer **top)
-{
-    struct segment low[] = {{.offset = 0, .length = 10, .moffset = 8}, {.offset = 90, .length = 10, .moffset = 50}};
-    struct segment high[] = {{.offset = 10, .length = 10, .moffset = 8}, {.offset = 50, .length = 1, .moffset = 90}};
-    struct layer *lowers[] = {make_layer(low, 2, 0), make_layer(high, 2, 1)};
-    *bottom = lowers[0];
-    *top = lowers[1];
-    return open_image(lowers, 2, NULL, SIZE);
-}
-
-TEST(image_read_notes_every_absent_chunk_before_it_says_miss)
-{
-    static uint8_t bytes[100 * 512];
-    struct layer *bottom, *top;
-    struct demand demand;
-    struct image *image = two_layers(&bottom, &top);
-    demand_init(&demand, not_ready);
-    memory_of(bottom)->is_missing = memory_of(top)->is_missing = true;
-    CHECK(read_nowait(image, bytes, sizeof bytes, 0, &demand, false) == OBD_E_MISS);
-    CHECK(demand.bytes == 4 * 512);
-    demand_release(&demand);
-    memory_of(top)->is_missing = false;
-    CHECK(read_nowait(image, bytes, sizeof bytes, 0, &demand, true) == OBD_E_MISS);
-    CHECK(demand.bytes == 2 * 512);
-    demand_destroy(&demand);
-    image_unref(image);
-}
-
-TEST(image_read_that_would_block_says_again_only_when_it_may_not_wait)
-{
-    static uint8_t bytes[100 * 512];
-    struct layer *bottom, *top;
-    struct demand demand;
-    struct image *image = two_layers(&bottom, &top);
-    demand_init(&demand, not_ready);
-    memory_of(top)->would_block = true;
-    CHECK(read_nowait(image, bytes, sizeof bytes, 0, &demand, true) == OBD_E_AGAIN);
-    CHECK_OK(read_nowait(image, bytes, sizeof bytes, 0, &demand, false));
-    demand_destroy(&demand);
-    image_unref(image);
-}
-
-TEST(image_read_of_a_tool_waits_for_what_is_missing)
-{
-    static uint8_t bytes[100 * 512];
-    struct layer *bottom, *top;
-    struct image *image = two_layers(&bottom, &top);
-    memory_of(bottom)->is_missing = memory_of(top)->is_missing = true;
-    read_image(image, bytes, sizeof bytes, 0);
-    CHECK(bytes[0] == byte_at(4096, 0) && bytes[50 * 512] == byte_at(90 * 512, 1));
-    image_unref(image);
-}
-
-TEST(image_read_error_names_the_layer_and_the_image)
-{
-    char bytes[512];
-    struct segment far = {.length = 1, .moffset = 100000};
-    struct layer *lowers[] = {make_layer(NULL, 0, 0), make_layer(&far, 1, 1)};
-    struct image *image = open_image(lowers, 2, NULL, SIZE);
-    CHECK_FAILS(obd_image_read(image, bytes, 512, 0, 1000), OBD_E_CORRUPT, "layer 1 of image test: memory");
-    image_unref(image);
 }
 
 /* ---- extents ---- */
@@ -521,13 +292,9 @@ TEST(layer_of_a_raw_file_with_half_a_sector_ends_in_zeros)
 }
 
 TEST_MAIN(T(upper_has_a_folder), T(image_of_the_stack_vectors_reads_as_their_merge),
-          T(image_of_random_layers_reads_as_a_plain_model), T(image_reads_one_segment_at_once_however_its_buffers_lie),
-          T(image_joins_neighbours_that_continue_each_other), T(image_reads_nothing_for_what_no_layer_has),
-          T(image_read_notes_every_absent_chunk_before_it_says_miss),
-          T(image_read_that_would_block_says_again_only_when_it_may_not_wait),
-          T(image_read_of_a_tool_waits_for_what_is_missing), T(image_read_error_names_the_layer_and_the_image),
-          T(image_extents_say_what_a_range_is_made_of), T(image_extents_of_a_fragmented_upper_are_complete),
-          T(image_without_an_upper_refuses_writes), T(image_refuses_ranges_that_are_no_sectors_or_not_inside),
+          T(image_of_random_layers_reads_as_a_plain_model), T(image_extents_say_what_a_range_is_made_of),
+          T(image_extents_of_a_fragmented_upper_are_complete), T(image_without_an_upper_refuses_writes),
+          T(image_refuses_ranges_that_are_no_sectors_or_not_inside),
           T(image_open_refuses_impossible_stacks_and_closes_the_upper), T(image_close_says_what_closing_its_upper_said),
           T(image_write_waits_for_journal_room_and_not_for_ever),
           T(layer_whose_index_is_not_inside_its_file_is_refused), T(layer_index_entry_that_breaks_a_rule_is_named),
