@@ -28,7 +28,7 @@ def cases(out: Path, nr_pairs: int) -> Iterator[tuple[str, Case]]:
     yield "open-32", partial(_one, opening.stack_of_32, folder, nr_pairs)
     yield "resident", partial(_one, resident.idle_device, folder)
     if vm.can_run():
-        yield "vm", partial(vm.measure, out, MIN_PAIRS)
+        yield "vm", partial(vm.measure, out, nr_pairs)
 
 
 def _reads(make: Callable[[Path], reads.Reads], folder: Path, *arguments: Any) -> Iterator[Result]:

@@ -25,7 +25,7 @@ from tcmu_overlaybd.lio.backstore import HBA, serial_number
 from tcmu_overlaybd.lio.fabric import LoopbackPort
 
 GOAL = 0.7
-FIO_SECONDS = 1.5
+FIO_SECONDS = 0.7
 TIMEOUT_S = 60.0
 BARE = "bare"
 
