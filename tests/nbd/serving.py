@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +18,8 @@ END_SECONDS = 60
 
 class NbdProcess:
     """Runs the command in the test build; ``uri`` is set once it is ready.
+
+    ``folder`` is its place for temporary files, ``left`` what lay there after its end.
 
     With ``ready=False`` the start is not waited for: it is expected to fail, or to die.
     """
@@ -28,9 +32,18 @@ class NbdProcess:
         ready: bool = True,
     ) -> None:
         self.uri = ""
+        # Short, because a socket's path is; open to whoever the prefix makes of the server.
+        self.folder = Path(tempfile.mkdtemp(prefix="nbd-"))
+        self.folder.chmod(0o777)
+        self.left: list[Path] = []
         self._process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "tcmu_overlaybd", "nbd", *map(str, arguments)],
-            env={**os.environ, "TCMU_OVERLAYBD_TEST_BUILD": "1", **(environment or {})},
+            env={
+                **os.environ,
+                "TCMU_OVERLAYBD_TEST_BUILD": "1",
+                "TMPDIR": str(self.folder),
+                **(environment or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -65,7 +78,14 @@ class NbdProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
+        finally:
+            self._clean_up()
         return self._process.returncode, stdout.decode(), stderr.decode()
+
+    def _clean_up(self) -> None:
+        if self.folder.exists():
+            self.left = sorted(self.folder.iterdir())
+            shutil.rmtree(self.folder)
 
     def stop(self) -> tuple[int, str, str]:
         """Asks it to end as a user would, if it has not ended."""
@@ -87,3 +107,4 @@ class NbdProcess:
         else:
             code, _, stderr = self.stop()
             assert code == 0, stderr
+            assert self.left == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import stat
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -45,9 +44,9 @@ def test_socket_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
 def test_without_socket_it_lies_in_a_private_folder_that_goes_away() -> None:
     with NbdProcess(EMPTY) as server:
         folder = server.socket.parent
-        assert folder.parent == Path(tempfile.gettempdir())
+        assert folder.parent == server.folder
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert not folder.exists()
+    assert server.left == []
 
 
 def test_socket_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_a_signal_under_load_ends_it_with_all_that_was_acknowledged_flushed(
     code, _, stderr = server.end()
     writer.join(30)
     assert code == 0, stderr
-    assert not server.socket.parent.exists()
+    assert server.left == []
     with NbdProcess(*upper_of) as server, Client(server.uri) as client:
         for i in acknowledged:
             assert client.read_hex(i * 4096, 4096) == data_of(i + 1, 4096).hex()

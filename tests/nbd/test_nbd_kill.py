@@ -37,7 +37,7 @@ def hooks() -> list[str]:
 
 
 # Passed once in a run, or only on the way into the failed state.
-ONCE = ("upper.open", "upper.close", "journal.made", "upper.flush.failed")
+ONCE = ("upper.open", "upper.close", "journal.", "upper.flush.failed")
 STEPS = [(name, n) for name in hooks() for n in ((1,) if name.startswith(ONCE) else (1, 4))]
 
 
@@ -60,15 +60,20 @@ def test_there_are_hooks_at_every_step_of_the_circle() -> None:
     assert {f"upper.{step}" for step in steps} <= set(hooks())
 
 
+def leave_a_journal(model: DiskModel, arguments: list[str]) -> None:
+    """A process works on the disk and is killed; what it left is replayed, and so flushed, by the next."""
+    server = NbdProcess(*arguments, environment=NO_TIMED_FLUSH)
+    with Client(server.uri) as client:
+        model.run(client, some_operations(1, 25))
+    server.kill()
+    model.flushed = model.content
+
+
 @pytest.mark.parametrize(("name", "n"), STEPS)
 def test_killed_at_a_step_the_disk_is_as_acknowledged(upper_of: list[str], name: str, n: int) -> None:
     model = DiskModel()
-    before = NbdProcess(*upper_of, environment=NO_TIMED_FLUSH)
-    with Client(before.uri) as client:
-        model.run(client, some_operations(1, 25))
-    before.kill()  # so that there is something to replay, which is a flush
-
-    model.flushed = model.content
+    if name != "journal.made":  # the only one that a first start passes and a second does not
+        leave_a_journal(model, upper_of)
     environment = {**NO_TIMED_FLUSH, "OBD_TEST_KILL_AT": f"{name}:{n}"}
     if name == "upper.flush.failed":
         environment["OBD_TEST_FILE_FAULT"] = "/data:sync:2:5"  # the first is the replay's
