@@ -9,19 +9,11 @@
 
 static const char *const kind_names[OBD_NR_COMMAND_KINDS] = {"read", "write", "discard", "flush", "verify"};
 
-enum obd_status command_refuse(const struct command *command, enum obd_status status, const char *reason)
+/* Every sentence that leaves the core says which device and which command. */
+static void describe(const struct command *command)
 {
-    const struct device *device = command->device;
-    return status_set(status, "device %s: %s of %llu bytes at %llu: %s (the device has %llu)", device->name,
-                      kind_names[command->kind], (unsigned long long)command->length,
-                      (unsigned long long)command->offset, reason, (unsigned long long)device->size);
-}
-
-static void log_failure(const struct command *command)
-{
-    log_write(OBD_LOG_ERROR, "device %s: %s of %llu bytes at %llu: %s: %s", command->device->name,
-              kind_names[command->kind], (unsigned long long)command->length, (unsigned long long)command->offset,
-              obd_status_name(command->status), status_text());
+    status_prefix(command->status, "device %s: %s of %llu bytes at %llu", command->device->name,
+                  kind_names[command->kind], (unsigned long long)command->length, (unsigned long long)command->offset);
 }
 
 /* What the initiator asked for wrongly, or found out, is told to it alone. */
@@ -31,18 +23,14 @@ static bool is_worth_logging(enum obd_status status)
            status != OBD_E_MISCOMPARE;
 }
 
-/* The counters and the log; then the command is ready for its front. */
-static void account(struct command *command, enum obd_status status)
+void command_end_at_once(struct command *command, enum obd_status status)
 {
     command->status = status;
     shard_count(shard_of_thread(command->device), command);
+    if (status != OBD_OK)
+        describe(command);
     if (is_worth_logging(status))
-        log_failure(command);
-}
-
-void command_end_at_once(struct command *command, enum obd_status status)
-{
-    account(command, status);
+        log_write(OBD_LOG_ERROR, "%s (%s)", status_text(), obd_status_name(status));
     command->done(command);
 }
 
@@ -83,8 +71,6 @@ static const char *const state_names[] = {
 void command_end_doomed(struct command *command)
 {
     unsigned long long age_ms = (clock_now_ns() - command->submitted_ns) / NS_PER_MS;
-    status_set(command->doom, "device %s: %s of %llu bytes at %llu: given up after %llu ms, %s", command->device->name,
-               kind_names[command->kind], (unsigned long long)command->length, (unsigned long long)command->offset,
-               age_ms, state_names[command->waited_in]);
+    status_set(command->doom, "given up after %llu ms, %s", age_ms, state_names[command->waited_in]);
     command_finish(command, command->doom);
 }

@@ -164,7 +164,7 @@ bool park_forget(struct command *command, enum obd_status status)
     if (leave_queue_unadmitted(command))
         return true;
     if (demand_hold(&command->demand)) {
-        status_set(status, "device %s: the data did not come in time", command->device->name);
+        status_set(status, "the data did not come in time");
         demand_cancel(&command->demand, status);
     }
     return false;

@@ -63,7 +63,7 @@ static enum obd_status execute(struct command *command)
     case COMMAND_FLUSH:
         break; /* goes straight to the flusher */
     }
-    return status_set(OBD_E_INVALID, "device %s: no such kind of command: %d", command->device->name, command->kind);
+    return status_set(OBD_E_INVALID, "there is no command of kind %d", command->kind);
 }
 
 static void release_range(struct command *command)

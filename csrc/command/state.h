@@ -21,10 +21,10 @@
  * the upper, a range lock, or done is called.
  *
  *   timer.lock    list of devices, when the timer sleeps until
- *   device.lock   states, dooms and lists of the device's commands, the flusher's
- *                 queue
- *   queue.lock    the run queue and what of a device is in it
- *   park.lock     budgets and who waits for them
+ *   device.lock   of its commands: state, doom, is_woken, deadline_ns, in_flight, and
+ *                 link while paused or in the flusher's queue
+ *   queue.lock    the run queue; of a command link while queued
+ *   park.lock     budgets; of a command park_link, is_admitted, admitted_bytes
  *
  * Lifetimes: a device's memory lives until device_close is over and the last worker
  * has left it; a core outlives its devices.
@@ -201,14 +201,13 @@ enum obd_status command_verify(struct command *command);
 
 /* ---- finish.c ------------------------------------------------------------- */
 
-/* Ends a command that is in flight and the caller's; status_text() is the sentence. */
+/* Ends a command that is in flight and the caller's; status_text() is the reason, and
+ * is made a sentence about the command. */
 void command_finish(struct command *command, enum obd_status status);
 /* With its doom, which needs a sentence. */
 void command_end_doomed(struct command *command);
 /* Ends one that never was in flight. */
 void command_end_at_once(struct command *command, enum obd_status status);
-/* Leaves the sentence why a command is not taken; returns status. */
-enum obd_status command_refuse(const struct command *command, enum obd_status status, const char *reason);
 
 /* ---- wait.c --------------------------------------------------------------- */
 

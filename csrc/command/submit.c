@@ -22,24 +22,29 @@ static bool has_data(const struct command *command)
            (command->kind == COMMAND_VERIFY && command->nr_iov > 0);
 }
 
+static enum obd_status refuse_closing(enum obd_status refusal)
+{
+    return status_set(refusal, "the device is being closed");
+}
+
 static enum obd_status check_command(const struct command *command)
 {
     const struct device *device = command->device;
     enum obd_status refusal = atomic_load_explicit(&device->refusal, memory_order_relaxed);
     if (refusal != OBD_OK)
-        return command_refuse(command, refusal, "the device is being closed");
+        return refuse_closing(refusal);
     if (command->kind == COMMAND_FLUSH)
         return OBD_OK;
     if (!is_aligned(command->offset | command->length, SECTOR_SIZE))
-        return command_refuse(command, OBD_E_INVALID, "not a multiple of 512");
+        return status_set(OBD_E_INVALID, "not a multiple of 512");
     if (!range_is_inside(command->offset, command->length, device->size))
-        return command_refuse(command, OBD_E_RANGE, "outside the device");
+        return status_set(OBD_E_RANGE, "outside the device, which has %llu", (unsigned long long)device->size);
     if (is_write(command) && device->is_read_only)
-        return command_refuse(command, OBD_E_READ_ONLY, "the image is read-only");
+        return status_set(OBD_E_READ_ONLY, "the image is read-only");
     if (has_data(command)) {
         struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
         if (iov_cursor_left(&cursor) < command->length)
-            return command_refuse(command, OBD_E_INVALID, "the buffers are too short");
+            return status_set(OBD_E_INVALID, "the buffers are too short");
     }
     return OBD_OK;
 }
@@ -125,7 +130,7 @@ static void run_in_flight(struct command *command)
     uint64_t deadline_ns = command->deadline_ns;
     enum obd_status refusal = enter_flight(command);
     if (refusal != OBD_OK) {
-        command_end_at_once(command, command_refuse(command, refusal, "the device is being closed"));
+        command_end_at_once(command, refuse_closing(refusal));
         return;
     }
     if (command->kind == COMMAND_FLUSH)

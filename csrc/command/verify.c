@@ -26,8 +26,7 @@ static enum obd_status compare(struct command *command, const unsigned char *byt
             while (bytes[done + i] == expected[i])
                 i++;
             command->miscompare_offset = progress + done + i;
-            return status_set(OBD_E_MISCOMPARE, "device %s: verify: byte %llu of the disk differs",
-                              device_name(command->device),
+            return status_set(OBD_E_MISCOMPARE, "byte %llu of the disk differs",
                               (unsigned long long)(command->offset + command->miscompare_offset));
         }
         iov_cursor_advance(&cursor, contiguous);
