@@ -319,7 +319,19 @@ static void *write_in_the_storm(void *argument)
         uint64_t first = (uint64_t)rand_r(&seed) % (DISK_SECTORS - 4);
         for (uint64_t i = 0; i < 4; i++)
             sector_fill(&sectors[i], first + i, LOWER_STAMP); /* what is there anyway */
-        enum obd_status status = run(&storm, OBD_COMMAND_WRITE, first, 4, sectors);
+        struct obd_mem_params params = mem_params(OBD_COMMAND_WRITE, first, 4, sectors);
+        switch (rand_r(&seed) % 8) {
+        case 0:
+            params.fua = 1;
+            break;
+        case 1:
+            params.kind = OBD_COMMAND_FLUSH;
+            break;
+        case 2:
+            params.kind = OBD_COMMAND_VERIFY;
+            break;
+        }
+        enum obd_status status = mem_run(storm.device, &params);
         CHECK(status == OBD_OK || status == OBD_E_TIMEOUT || status == OBD_E_CANCELLED);
     }
     return NULL;
