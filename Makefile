@@ -29,7 +29,8 @@ soak: build
 
 ## make bench   ratios against bare loops: JSON and plots in build/bench
 bench: build
-	bash benchmarks/run
+	-$(BIN)/python packaging/install-requirements.py plots
+	bash benchmarks/run $(BENCH_ARGS)
 
 ## make lint    ruff, mypy --strict, clang-format, warnings as errors
 lint: $(STAMPS)/venv
