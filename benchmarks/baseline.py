@@ -1,8 +1,13 @@
 """The bare loops of baseline.c, called through ctypes (which lets go of the GIL)."""
 
+from __future__ import annotations
+
 import ctypes
 from array import array
 from pathlib import Path
+from typing import TypeAlias
+
+Numbers: TypeAlias = "array[int]"  # which cannot be subscripted when it runs
 
 
 class _Loop(ctypes.Structure):
@@ -24,7 +29,7 @@ class Baseline:
         self._run = ctypes.CDLL(str(library.resolve())).baseline_run
 
     def read_loop(
-        self, fd: int, length: int, nr_threads: int, places: array, lengths: array | None = None
+        self, fd: int, length: int, nr_threads: int, places: Numbers, lengths: Numbers | None = None
     ) -> int:
         """Nanoseconds for one read at each of places; with lengths, of ZFile blocks that long."""
         loop = _Loop(
@@ -37,4 +42,4 @@ class Baseline:
         )
         if not self._run(ctypes.byref(loop)):
             raise RuntimeError("the baseline could not read what it should")
-        return loop.elapsed_ns
+        return int(loop.elapsed_ns)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.pairs import compare, limit
@@ -120,8 +121,8 @@ def main() -> None:
             for depth in (1, 32):
                 result = compare(
                     f"TCMU in the VM, plain layer, 4 KiB random reads, QD {depth}",
-                    lambda depth=depth: read_rate(ours, depth),
-                    lambda depth=depth: read_rate(bare, depth),
+                    partial(read_rate, ours, depth),
+                    partial(read_rate, bare, depth),
                     unit="reads/s",
                     at_least=GOAL,
                     nr_pairs=arguments.pairs,

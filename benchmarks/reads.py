@@ -1,5 +1,7 @@
 """4 KiB random reads of warm layers, through the whole core, against bare loops."""
 
+from __future__ import annotations
+
 import os
 import random
 from array import array
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import images
-from benchmarks.baseline import Baseline
+from benchmarks.baseline import Baseline, Numbers
 from benchmarks.pairs import Result, compare
 from tcmu_overlaybd.formats import zfile
 from tcmu_overlaybd.image.open import open_image
@@ -30,7 +32,7 @@ def device_on(path: Path) -> Iterator[Device]:
         yield stack.enter_context(Device.open(core, image, name=path.name))
 
 
-def random_offsets() -> array:
+def random_offsets() -> Numbers:
     """The same ones in every run."""
     choose = random.Random(4096)
     nr_blocks = images.DISK_BYTES // images.BLOCK
@@ -43,9 +45,9 @@ class Reads:
 
     name: str
     path: Path
-    offsets: array
-    places: array
-    lengths: array | None = None  # of stored blocks, CRC included
+    offsets: Numbers
+    places: Numbers
+    lengths: Numbers | None = None  # of stored blocks, CRC included
 
 
 def plain(folder: Path) -> Reads:
