@@ -128,16 +128,14 @@ static void run_and_keep_result(struct upper *upper)
     pthread_cond_broadcast(&upper->flush_done);
 }
 
-/* Is everything up to sequence durable (true, OBD_OK), or will it never be (true)? */
+/* True when there is nothing to wait for: everything up to sequence is durable
+ * (OBD_OK), or it will never be. */
 static bool is_settled(struct upper *upper, uint64_t sequence, enum obd_status *status)
 {
     pthread_mutex_lock(&upper->map_lock);
     bool is_flushed = journal_flushed_sequence(upper->journal) >= sequence;
     bool is_failed = upper->is_failed;
-    if (is_failed)
-        *status = upper_refuse(upper);
-    else
-        *status = OBD_OK;
+    *status = is_failed ? upper_refuse(upper) : OBD_OK;
     pthread_mutex_unlock(&upper->map_lock);
     return is_failed || is_flushed;
 }
@@ -156,9 +154,10 @@ static enum obd_status flush_up_to(struct upper *upper, uint64_t sequence)
         else
             run_and_keep_result(upper);
     }
-    if (upper->flush_status != OBD_OK)
-        return status_set(upper->flush_status, "%s", upper->flush_text);
-    return OBD_OK;
+    /* A later pair than ours may have ended by now, and badly. */
+    if (is_settled(upper, sequence, &status) && status == OBD_OK)
+        return OBD_OK;
+    return status_set(upper->flush_status, "%s", upper->flush_text);
 }
 
 enum obd_status upper_flush(struct upper *upper)
