@@ -25,7 +25,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 )
 @daemon_socket
 @verbosity
-def serve(*, config_path: Path | None, socket_path: Path | None) -> int:
+def serve(*, config_path: Path | None, socket_path: Path | None) -> None:
     """Run the daemon in the foreground. It ends, in order, at SIGTERM or Ctrl-C."""
     from tcmu_overlaybd.daemon import service
     from tcmu_overlaybd.native import testing
@@ -33,10 +33,7 @@ def serve(*, config_path: Path | None, socket_path: Path | None) -> int:
     config = load_service_config(config_path) if config_path is not None else ServiceConfig()
     start_log(config)
     testing.arm_from_environment()
-    if service.serve(Folders.choose(), config, socket_path):
-        return 0
-    end_at_once()
-    return 1
+    end_at_once(0 if service.serve(Folders.choose(), config, socket_path) else 1)
 
 
 def start_log(config: ServiceConfig) -> None:
@@ -51,8 +48,8 @@ def start_log(config: ServiceConfig) -> None:
     log.propagate = False
 
 
-def end_at_once() -> None:
-    """Something still hangs in a disk or in the kernel: nothing that waits for it may run."""
+def end_at_once(code: int) -> None:
+    """A thread of ours may still wait for a disk or for the kernel; the end of the interpreter would, too."""
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)

@@ -19,14 +19,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.config.upper_dir import UpperDir
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import AttachRequest, DeviceStatus
 from tcmu_overlaybd.daemon.newcomers import release_ring
+from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
-from tcmu_overlaybd.daemon.state import Record, State
-from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.errors import (
     BusyError,
     FailedError,
@@ -41,7 +40,6 @@ from tcmu_overlaybd.lio.backstore import HBA, Backstore, Tunables, check_name, s
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.fabric import choose_fabric
 from tcmu_overlaybd.lio.helper import HelperReport
-from tcmu_overlaybd.native.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +53,12 @@ DISK_TIMEOUT_EXTRA_S = 40  # the disk's SCSI timer is longer than ours, so ours 
 class Attacher:
     """Safe for use by several threads."""
 
-    def __init__(self, table: DeviceTable, state: State, core: Core, limits: DeviceConfig) -> None:
-        self._table = table
-        self._state = state
-        self._core = core
-        self._limits = limits
+    def __init__(self, resources: Resources) -> None:
+        self._table = resources.table
+        self._state = resources.state
+        self._names = resources.names
+        self._core = resources.core
+        self._limits = resources.limits
 
     def attach(self, request: AttachRequest) -> DeviceStatus:
         """Returns when the disk can be read; leaves nothing behind when it raises."""
@@ -73,6 +72,8 @@ class Attacher:
             undo.callback(served.undo, UNDO_TIMEOUT_S)
             self._save(device, opened)
             undo.callback(self._state.remove, device.name)
+            self._names.put(device.record)
+            undo.callback(self._names.drop, device.record)
             self._table.give_image(device, served)
             undo.callback(self._table.take_image, device)
             undo.callback(release_ring, self._table, device)

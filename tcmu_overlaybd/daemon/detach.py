@@ -15,7 +15,7 @@ import time
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import DetachRequest, DeviceState, DeviceStatus
 from tcmu_overlaybd.daemon.newcomers import release_ring
-from tcmu_overlaybd.daemon.state import State
+from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.lio import helper
@@ -29,9 +29,10 @@ POLL_S = 0.02
 class Detacher:
     """Safe for use by several threads."""
 
-    def __init__(self, table: DeviceTable, state: State) -> None:
-        self._table = table
-        self._state = state
+    def __init__(self, resources: Resources) -> None:
+        self._table = resources.table
+        self._state = resources.state
+        self._names = resources.names
 
     def detach(self, device: Device, request: DetachRequest) -> DeviceStatus:
         """Returns how the device was; its upper is kept.
@@ -117,6 +118,7 @@ class Detacher:
                 served.close(timeout_s)
         finally:
             self._state.remove(device.name)
+            self._names.drop(device.record)
             self._table.forget(device)
             logger.info("%s: detached", device.name)
 

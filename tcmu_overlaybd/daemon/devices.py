@@ -8,7 +8,6 @@ import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from tcmu_overlaybd import __version__
-from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.attach import Attacher
 from tcmu_overlaybd.daemon.detach import Detacher, cancel_attach
 from tcmu_overlaybd.daemon.device import Device
@@ -20,10 +19,8 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceStatus,
     Version,
 )
-from tcmu_overlaybd.daemon.state import State
-from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.errors import OverlayBDError
-from tcmu_overlaybd.native.core import Core
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +33,13 @@ POLL_S = 0.02
 class Devices:
     """Implements ``control.Api``."""
 
-    def __init__(
-        self, table: DeviceTable, state: State, core: Core, pool: Executor, limits: DeviceConfig
-    ) -> None:
-        self._table = table
-        self._state = state
+    def __init__(self, resources: Resources, pool: Executor) -> None:
+        """pool runs what the last daemon left to be done."""
+        self._table = resources.table
+        self._state = resources.state
         self._pool = pool
-        self._attacher = Attacher(table, state, core, limits)
-        self._detacher = Detacher(table, state)
+        self._attacher = Attacher(resources)
+        self._detacher = Detacher(resources)
 
     # -- the Api
 

@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, load_image_config
-from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
-from tcmu_overlaybd.daemon.state import Record, State
+from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, FormatError, OverlayBDError, RefusedError
 from tcmu_overlaybd.image.open import OpenImage, open_image
@@ -27,7 +27,6 @@ from tcmu_overlaybd.lio import helper
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.discovery import BackstoreId, backstore_of_uio, find_disk
 from tcmu_overlaybd.lio.fabric import FabricKind
-from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.native.hub import Change, HubDevice
 from tcmu_overlaybd.native.tcmu import Tcmu
 
@@ -50,14 +49,12 @@ RESCAN_TIMEOUT_S = 20.0
 class Newcomers:
     """The hub's listener."""
 
-    def __init__(
-        self, table: DeviceTable, state: State, core: Core, tcmu: Tcmu, limits: DeviceConfig
-    ) -> None:
-        self._table = table
-        self._state = state
-        self._core = core
+    def __init__(self, resources: Resources, tcmu: Tcmu) -> None:
+        self._table = resources.table
+        self._state = resources.state
+        self._core = resources.core
+        self._limits = resources.limits
         self._tcmu = tcmu
-        self._limits = limits
         self.pool = ThreadPoolExecutor(MAX_OPENING, "open-image")
 
     def added(self, device: HubDevice) -> None:

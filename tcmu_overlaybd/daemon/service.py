@@ -1,7 +1,7 @@
 """Start, life and end of the daemon.
 
 Start, in this order: the lock (everything after it assumes that we are the only one),
-kernel modules, memory guard, state, core, ring threads, hub, control socket, readiness.
+kernel modules, memory guard, state, core, ring threads, control socket, hub, readiness.
 
 Stop: no new request; attaches that run are made to fail and take themselves back, for
 which the hub still has to answer; then each ring is let go with its parked commands left
@@ -26,8 +26,10 @@ from tcmu_overlaybd.daemon.devices import Devices
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.daemon.main_loop import MainLoop
+from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.newcomers import Newcomers
 from tcmu_overlaybd.daemon.readiness import inherited_socket, notify
+from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
@@ -56,23 +58,38 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         modules.reset_netlink()
         guard_from_reclaim()
         stack.enter_context(LogPump())
-        state = State(folders.state)
-        core = stack.enter_context(Core.open())
+        resources = open_resources(stack.enter_context(Core.open()), folders, config)
         tcmu = stack.enter_context(Tcmu())
-        table = DeviceTable(state.load())
-        stack.enter_context(Answers(tcmu, table))
-        newcomers = Newcomers(table, state, core, tcmu, config.device)
-        hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
-        devices = Devices(table, state, core, newcomers.pool, config.device)
-        devices.settle()
+        stack.enter_context(Answers(tcmu, resources.table))
+        newcomers = Newcomers(resources, tcmu)
+        devices = Devices(resources, newcomers.pool)
         server = ControlServer(inherited_socket() or listen(socket_path or folders.socket), devices)
-        server.start()
-        logger.info("ready: %d devices, control socket %s", len(table.all()), server.path)
-        notify("READY=1")
-        is_closed = MainLoop(hub).run(lambda: stop(server, devices))
+        try:
+            hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
+            devices.settle()
+            server.start()
+            logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
+            notify("READY=1")
+            is_closed = MainLoop(hub).run(lambda: stop(server, devices))
+        except BaseException:
+            devices.stop()  # the hub may have told of devices by then
+            raise
         if not is_closed:
             stack.pop_all()  # what hangs would be waited for
         return is_closed
+
+
+def open_resources(core: Core, folders: Folders, config: ServiceConfig) -> Resources:
+    """Every device that the state folder knows is expected: the hub is about to find it."""
+    state = State(folders.state)
+    records = state.load()
+    return Resources(
+        table=DeviceTable(records),
+        state=state,
+        names=Names(folders.run / "names", records),
+        core=core,
+        limits=config.device,
+    )
 
 
 def guard_from_reclaim() -> None:

@@ -1,0 +1,20 @@
+"""What the parts of the daemon share; made once, by ``service``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.daemon.names import Names
+from tcmu_overlaybd.daemon.state import State
+from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.native.core import Core
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    table: DeviceTable
+    state: State
+    names: Names
+    core: Core
+    limits: DeviceConfig
