@@ -119,6 +119,19 @@ struct obd_fetcher_params {
     uint32_t stall_timeout_ms;     /* no byte for so long: the transfer is cut; 0: 10,000 */
 };
 
+int obd_fetcher_open(const struct obd_fetcher_params *params, struct fetcher **out);
+/* What is being fetched ends with OBD_E_CANCELLED.  No thread may be in
+ * obd_resolve_next any more (obd_resolve_close).  Origins and sources may be closed
+ * later; the cache must be. */
+void obd_fetcher_close(struct fetcher *fetcher);
+
+/* size of the blob, in bytes; id, which must be new, names it in the resolve queue,
+ * name (a digest and its repository) in messages. */
+int obd_origin_open(struct fetcher *fetcher, uint64_t id, uint64_t size, const char *name, struct origin **out);
+void obd_origin_close(struct origin *origin);
+
+/* The resolve queue: which URL and headers a blob has now.  Any number of threads. */
+
 enum obd_resolve_reason {
     OBD_RESOLVE_FIRST = 0,   /* it never had a resolution */
     OBD_RESOLVE_EXPIRED = 1, /* valid_ms are over */
@@ -139,6 +152,15 @@ struct obd_resolve_reply {
     const char *headers; /* "Name: value" lines, each with its newline; NULL: none */
     uint64_t valid_ms;   /* asked for anew after so long; 0: when it is refused */
 };
+
+/* The next origin that needs a resolution; OBD_E_TIMEOUT, OBD_E_CLOSED. */
+int obd_resolve_next(struct fetcher *fetcher, struct obd_resolve *question, uint32_t timeout_ms);
+/* OBD_E_NOT_FOUND: the origin has been closed meanwhile.  OBD_E_INVALID: not a URL. */
+int obd_resolve_reply(struct fetcher *fetcher, const struct obd_resolve_reply *reply);
+/* What waits for the origin ends with status and text; later reads ask again. */
+int obd_resolve_fail(struct fetcher *fetcher, uint64_t origin_id, int status, const char *text);
+/* obd_resolve_next returns OBD_E_CLOSED from now on, and what needs a resolution fails. */
+void obd_resolve_close(struct fetcher *fetcher);
 
 struct obd_cache_params {
     const char *folder;

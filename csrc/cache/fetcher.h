@@ -57,10 +57,12 @@ struct fetch_job {
 
     /* The fetcher's, guarded by its lock. */
     enum { FETCH_IDLE, FETCH_PENDING, FETCH_RUNNING, FETCH_ENDED } state;
-    struct list link;      /* pending: in its origin, by age; running: in its transfer */
+    struct list link;      /* pending: in its origin, by age; running: in its transfer; else: see ended */
     struct list by_offset; /* pending: in its origin */
     void *partial;         /* what an earlier transfer has brought, or NULL */
     uint32_t partial_length;
+    enum obd_status status; /* ended: what done shall be called with */
+    char *reason;
 };
 
 /* Jobs end with OBD_E_CANCELLED before this returns; later ones are not taken. */

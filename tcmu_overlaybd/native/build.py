@@ -13,7 +13,7 @@ from cffi import FFI
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 # Everything that is compiled into the extension; the helper is a program of its own.
-PARTS = ("base", "index", "codec", "source", "image", "command", "front", "api")
+PARTS = ("base", "index", "codec", "source", "cache", "image", "command", "front", "api")
 
 # What libtcmu calls, by way of struct obd_hub_params (native/hub.py).
 CALLBACKS = """
@@ -51,7 +51,7 @@ def builder(name: str, *, test_build: bool) -> FFI:
         '#include "obd.h"\n#include "front/hub.h"\n',
         sources=c_sources(),
         include_dirs=["csrc"],
-        libraries=["lz4", "zstd", "dl"],
+        libraries=["lz4", "zstd", "curl", "dl"],
         extra_compile_args=arguments,
         extra_link_args=["-pthread"],
         define_macros=[("OBD_TEST_BUILD", "1")] if test_build else [],

@@ -1,0 +1,155 @@
+/* fetch_plan: what is fetched next, and how much of it at once.
+ *
+ * Hosts are independent: each has its own bound, so that one that hangs takes no
+ * connection from another.  Within a host
+ *
+ *   (1) no read-ahead begins while a demand job of it could
+ *   (2) read-ahead has at most half of the connections, so that the next demand job
+ *       finds one free; a transfer that has both counts as read-ahead
+ *   (3) origins take turns; within an origin the oldest job goes first
+ *
+ * The oldest job is the seed of a range that grows over its neighbours.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/fetch_state.h"
+
+#define JOB_OF(link_)      LIST_ENTRY(link_, struct fetch_job, link)
+#define JOB_BY_OFFSET(at_) LIST_ENTRY(at_, struct fetch_job, by_offset)
+
+/* ---- hosts --------------------------------------------------------------------- */
+
+static struct host *find_host(struct fetcher *fetcher, const char *authority)
+{
+    for (struct list *link = fetcher->hosts.next; link != &fetcher->hosts; link = link->next) {
+        struct host *host = LIST_ENTRY(link, struct host, link);
+        if (strcmp(host->authority, authority) == 0)
+            return host;
+    }
+    return NULL;
+}
+
+static struct host *new_host(struct fetcher *fetcher, const char *authority)
+{
+    struct host *host = calloc(1, sizeof *host);
+    if (host == NULL || (host->authority = strdup(authority)) == NULL) {
+        free(host);
+        return NULL;
+    }
+    list_init(&host->ready);
+    list_append(&fetcher->hosts, &host->link);
+    return host;
+}
+
+struct host *host_use(struct fetcher *fetcher, const char *authority)
+{
+    struct host *host = find_host(fetcher, authority);
+    if (host == NULL)
+        host = new_host(fetcher, authority);
+    if (host != NULL)
+        host->nr_users++;
+    return host;
+}
+
+void host_drop(struct host *host)
+{
+    if (--host->nr_users > 0)
+        return;
+    list_remove(&host->link);
+    free(host->authority);
+    free(host);
+}
+
+/* ---- a range --------------------------------------------------------------------- */
+
+static uint64_t end_of(const struct fetch_job *job)
+{
+    return job->offset + job->length;
+}
+
+/* May the job with link at follow one that ends at end, in a range from begin on? */
+static bool may_follow(const struct fetch_job *job, uint64_t begin, uint64_t end, bool may_read_ahead)
+{
+    return job->offset == end && end_of(job) - begin <= FETCH_MAX_BYTES && job->partial == NULL &&
+           (may_read_ahead || job->class == FETCH_DEMAND);
+}
+
+/* The first of those before job that lead up to it and are as urgent. */
+static struct fetch_job *first_of_run(struct fetch_job *job)
+{
+    const struct list *head = &job->origin->by_offset;
+    uint64_t end = end_of(job);
+    while (job->by_offset.previous != head && job->partial == NULL) {
+        struct fetch_job *before = JOB_BY_OFFSET(job->by_offset.previous);
+        if (before->class != job->class || end_of(before) != job->offset || end - before->offset > FETCH_MAX_BYTES)
+            break;
+        job = before;
+    }
+    return job;
+}
+
+static void take(struct fetch_range *range, struct fetch_job *job)
+{
+    list_remove(&job->link);
+    list_remove(&job->by_offset);
+    job->state = FETCH_RUNNING;
+    list_append(&range->jobs, &job->link);
+    range->end = end_of(job);
+    range->has_read_ahead |= job->class == FETCH_READ_AHEAD;
+}
+
+static void take_run(struct origin *origin, struct fetch_job *seed, bool may_read_ahead, struct fetch_range *range)
+{
+    struct fetch_job *job = first_of_run(seed);
+    struct list *next = job->by_offset.next;
+    *range = (struct fetch_range){
+        .origin = origin, .resolution = resolution_use(origin->resolution), .begin = job->offset + job->partial_length};
+    list_init(&range->jobs);
+    take(range, job);
+    while (next != &origin->by_offset && may_follow(JOB_BY_OFFSET(next), range->begin, range->end, may_read_ahead)) {
+        job = JOB_BY_OFFSET(next);
+        next = next->next;
+        take(range, job);
+    }
+}
+
+/* ---- which ------------------------------------------------------------------------- */
+
+static struct list *queue_of(struct origin *origin, enum fetch_class class)
+{
+    return class == FETCH_DEMAND ? &origin->demand : &origin->read_ahead;
+}
+
+static bool plan_class(struct host *host, enum fetch_class class, bool may_read_ahead, struct fetch_range *range)
+{
+    for (struct list *place = host->ready.next; place != &host->ready; place = place->next) {
+        struct origin *origin = LIST_ENTRY(place, struct origin, place);
+        struct list *queue = queue_of(origin, class);
+        if (list_is_empty(queue))
+            continue;
+        take_run(origin, JOB_OF(queue->next), may_read_ahead, range);
+        origin_place(origin); /* at the end, or nowhere when it has no more */
+        return true;
+    }
+    return false;
+}
+
+static bool plan_for_host(struct fetcher *fetcher, struct host *host, struct fetch_range *range)
+{
+    if (host->nr_running >= fetcher->connections_per_host)
+        return false;
+    bool may_read_ahead = host->nr_read_ahead < fetcher->connections_per_host / 2;
+    return plan_class(host, FETCH_DEMAND, may_read_ahead, range) ||
+           (may_read_ahead && plan_class(host, FETCH_READ_AHEAD, true, range));
+}
+
+bool plan_next(struct fetcher *fetcher, struct fetch_range *range)
+{
+    for (struct list *link = fetcher->hosts.next; link != &fetcher->hosts; link = link->next)
+        if (plan_for_host(fetcher, LIST_ENTRY(link, struct host, link), range))
+            return true;
+    return false;
+}
