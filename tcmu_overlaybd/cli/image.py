@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,6 +72,34 @@ def print_written(written: WrittenLayer, as_json: bool) -> None:
         click.echo(f"{written.digest} {written.size}")
 
 
+def is_device_name(text: str) -> bool:
+    """Whether text can only mean a disk of the daemon: no file, and no file's name."""
+    return not Path(text).exists() and re.fullmatch(r"[A-Za-z0-9_-]+", text) is not None
+
+
+def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool) -> None:
+    """Has the daemon commit the upper of its disk name."""
+    from tcmu_overlaybd.cli.device import SOCKET_VARIABLE, connect
+    from tcmu_overlaybd.daemon.messages import CommitRequest
+    from tcmu_overlaybd.image.layer_writer import WrittenLayer
+
+    codec: Any = options.codec.name.lower() if options.codec else ""
+    request = CommitRequest(
+        output=str(output.absolute()),
+        codec=codec,
+        block_size=options.block_size,
+        tar=options.tar,
+        uuid=options.uuid,
+        parent_uuid=options.parent_uuid or "",
+        message=options.message,
+        threads=options.nr_threads,
+        detect_zeros=options.detect_zeros,
+    )
+    socket_path = os.environ.get(SOCKET_VARIABLE)
+    done = connect(Path(socket_path) if socket_path else None).commit(name, request)
+    print_written(WrittenLayer(Path(done.path), done.digest, done.size, done.segments), as_json)
+
+
 @click.group()
 def image() -> None:
     """Export, import, commit, merge, verify images.
@@ -136,10 +166,16 @@ def import_command(raw: Path, output: Path, no_detect_zeros: bool, as_json: bool
 @json_output
 @verbosity
 def commit(source: tuple[str, ...], output: Path, detect_zeros: bool, as_json: bool, **how: Any) -> None:
-    """Make a sealed layer of an image's upper; print its digest and size."""
+    """Make a sealed layer of an image's upper; print its digest and size.
+
+    SOURCE may also be the name of an attached disk: the daemon commits it while it is in use.
+    """
     from tcmu_overlaybd.image.commit import commit_image
 
     options = layer_options(detect_zeros=detect_zeros, **how)
+    if len(source) == 1 and is_device_name(source[0]):
+        commit_device(source[0], output, options, as_json)
+        return
     with progress_bar("commit") as progress:
         written = commit_image(source, output, options, progress=progress)
     print_written(written, as_json)

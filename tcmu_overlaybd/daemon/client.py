@@ -12,6 +12,8 @@ import msgspec
 
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
+    CommitRequest,
+    Committed,
     DetachRequest,
     DeviceList,
     DeviceStatus,
@@ -22,6 +24,7 @@ from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
 
 # What an answer may take beyond the time that the request itself is given.
 SLACK_S = 30.0
+COMMIT_TIMEOUT_S = 24 * 3600.0  # it takes as long as the upper is large; a dead daemon ends it at once
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -49,6 +52,9 @@ class Client:
 
     def detach(self, name: str, request: DetachRequest) -> DeviceStatus:
         return self._ask("DELETE", f"/v1/devices/{name}", request, DeviceStatus, request.timeout + SLACK_S)
+
+    def commit(self, name: str, request: CommitRequest) -> Committed:
+        return self._ask("POST", f"/v1/devices/{name}/commit", request, Committed, COMMIT_TIMEOUT_S)
 
     def _ask(
         self, method: str, target: str, request: msgspec.Struct | None, kind: type[S], timeout: float

@@ -24,6 +24,8 @@ import msgspec
 
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
+    CommitRequest,
+    Committed,
     DetachRequest,
     DeviceList,
     DeviceStatus,
@@ -50,6 +52,7 @@ class Api(Protocol):
     def status(self, name: str) -> DeviceStatus: ...
     def attach(self, request: AttachRequest) -> DeviceStatus: ...
     def detach(self, name: str, request: DetachRequest) -> DeviceStatus: ...
+    def commit(self, name: str, request: CommitRequest) -> Committed: ...
 
 
 def listen(path: Path) -> socket.socket:
@@ -207,11 +210,16 @@ def _detach(api: Api, body: bytes, name: str) -> msgspec.Struct:
     return api.detach(name, _decode(body, DetachRequest))
 
 
+def _commit(api: Api, body: bytes, name: str) -> msgspec.Struct:
+    return api.commit(name, _decode(body, CommitRequest))
+
+
 NAME = "([A-Za-z0-9._-]+)"
 ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] = (
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
     ("GET", re.compile("/v1/devices"), lambda api, _body: api.devices()),
     ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),
     ("POST", re.compile("/v1/devices"), _attach),
+    ("POST", re.compile(f"/v1/devices/{NAME}/commit"), _commit),
     ("DELETE", re.compile(f"/v1/devices/{NAME}"), _detach),
 )

@@ -6,21 +6,25 @@ import logging
 import os
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
 
 from tcmu_overlaybd import __version__
 from tcmu_overlaybd.daemon.attach import Attacher
+from tcmu_overlaybd.daemon.commit import layer_options
 from tcmu_overlaybd.daemon.detach import Detacher, cancel_attach
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import (
     API_VERSION,
     AttachRequest,
+    CommitRequest,
+    Committed,
     DetachRequest,
     DeviceList,
     DeviceStatus,
     Version,
 )
 from tcmu_overlaybd.daemon.resources import Resources
-from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.errors import FailedError, OverlayBDError
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,16 @@ class Devices:
 
     def detach(self, name: str, request: DetachRequest) -> DeviceStatus:
         return self._detacher.detach(self._table.find(name), request)
+
+    def commit(self, name: str, request: CommitRequest) -> Committed:
+        device = self._table.find(name)
+        with self._table.lock:
+            served = device.served
+        if served is None:
+            raise FailedError(f"{name}: its image is not open: {device.reason or device.state}")
+        written = served.commit(Path(request.output), layer_options(request))
+        logger.info("%s: committed to %s, %s", name, written.path, written.digest)
+        return Committed(str(written.path), written.digest, written.size, written.nr_segments)
 
     # -- start and stop
 

@@ -1,8 +1,9 @@
 """What goes over the control socket, version 1: JSON on both ends made from these structs.
 
 ``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``POST /v1/devices``
-(an ``AttachRequest``), ``DELETE /v1/devices/NAME`` (a ``DetachRequest``).  An answer that
-is no success is a ``Failure``.  Keys may be added; none changes its meaning within /v1.
+(an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``), ``DELETE
+/v1/devices/NAME`` (a ``DetachRequest``). An answer that is no success is a ``Failure``.
+Keys may be added; none changes its meaning within /v1.
 """
 
 from __future__ import annotations
@@ -45,6 +46,27 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
     timeout: Seconds = 30.0
+
+
+class CommitRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a layer is made of a device's upper; as ``image.layer_writer.LayerOptions``."""
+
+    output: str  # absolute
+    codec: Literal["", "lz4", "zstd"] = ""
+    block_size: Size = 4096
+    tar: bool = False
+    uuid: str = ""
+    parent_uuid: str = ""
+    message: str = ""
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    detect_zeros: bool = False
+
+
+class Committed(msgspec.Struct, frozen=True):
+    path: str
+    digest: str  # sha256:...
+    size: int
+    segments: int
 
 
 class CommandCounts(msgspec.Struct, frozen=True):

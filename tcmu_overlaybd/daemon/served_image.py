@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.daemon.commit import Commits
 from tcmu_overlaybd.errors import MissingError, OverlayBDError
+from tcmu_overlaybd.image.commit import commit_open_image
+from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
 
@@ -30,6 +34,7 @@ class ServedImage:
             opened.undo()
             raise
         self.opened = opened
+        self._commits = Commits(name)
 
     @property
     def size(self) -> int:
@@ -50,6 +55,14 @@ class ServedImage:
         except MissingError:
             return 0, 0
         return stats.unflushed_bytes, stats.replayed
+
+    def commit(self, output: Path, options: LayerOptions) -> WrittenLayer:
+        """Writes the upper, as it is now, as a layer; the image stays in use.
+
+        Raises FailedError when the image is closed meanwhile, and what commit_open_image does.
+        """
+        with self._commits:
+            return commit_open_image(self.opened, output, options, progress=self._commits.check)
 
     def fail_parked(self) -> None:
         """Parked commands, and all that come, end as cancelled: the device is going."""
@@ -73,4 +86,5 @@ class ServedImage:
 
     def _close(self, timeout_s: float, close_image: Callable[[], None]) -> None:
         self.device.close(int(timeout_s * 1000))
+        self._commits.end(timeout_s)
         close_image()

@@ -9,7 +9,7 @@ from tcmu_overlaybd.errors import UsageError
 from tcmu_overlaybd.image.layer_file import read_layer_file
 from tcmu_overlaybd.image.layer_writer import LayerOptions, Progress, WrittenLayer, no_progress, write_layer
 from tcmu_overlaybd.image.lowers import lower_path, lowers_size, open_lowers
-from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.image.source import Source, resolve_source
 from tcmu_overlaybd.image.upper_pair import read_upper_pair
 
@@ -31,6 +31,20 @@ def commit_image(
     top, parent, size = _top_of(config)
     with open_image(top, size=size, name=str(output), holder=holder) as opened:
         return write_layer(opened.image, output, options, parent, progress)
+
+
+def commit_open_image(
+    opened: OpenImage, output: Path, options: LayerOptions, *, progress: Progress = no_progress
+) -> WrittenLayer:
+    """Writes the upper of an image that is in use: everything acknowledged by now, nothing later.
+
+    Raises UsageError when the image is not writable, and what write_layer raises.
+    """
+    if opened.upper is None or opened.image.is_read_only:
+        raise UsageError(f"{opened.name}: there is nothing to commit: it is not writable")
+    opened.image.flush()
+    parent = opened.upper.parent_uuid
+    return write_layer(opened.image, output, options, parent, progress, upper_only=True)
 
 
 def _top_of(config: ImageConfig) -> tuple[ImageConfig, str, int]:

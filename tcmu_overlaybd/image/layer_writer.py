@@ -71,9 +71,15 @@ class WrittenLayer:
 
 
 def write_layer(
-    image: Image, path: Path, options: LayerOptions, parent_uuid: str, progress: Progress = no_progress
+    image: Image,
+    path: Path,
+    options: LayerOptions,
+    parent_uuid: str,
+    progress: Progress = no_progress,
+    *,
+    upper_only: bool = False,
 ) -> WrittenLayer:
-    """Writes what is visible of image as the new file path.
+    """Writes what is visible of image, or of its upper alone, as the new file path.
 
     Raises FailedError when path exists, LimitError for more than a million segments,
     and what reading the image raises; then there is no new file.
@@ -95,7 +101,7 @@ def write_layer(
             nr_threads=options.nr_threads,
         ) as writer:
             writer.write(lsmt.build(header))
-            compacted = _copy_segments(image, writer, options, progress)
+            compacted = _copy_segments(image, writer, options, progress, upper_only=upper_only)
             writer.write(lsmt.build(lsmt.trailer_of(header, compacted.index_offset, compacted.nr_entries)))
             written = writer.finish()
         size = body + written.bytes_out
@@ -108,13 +114,16 @@ def write_layer(
     return WrittenLayer(path, f"sha256:{digest}", size, compacted.nr_segments)
 
 
-def _copy_segments(image: Image, writer: Writer, options: LayerOptions, progress: Progress) -> Compacted:
+def _copy_segments(
+    image: Image, writer: Writer, options: LayerOptions, progress: Progress, *, upper_only: bool
+) -> Compacted:
     """Data and index of the LSMT file."""
     with Compact(
         image,
         writer,
         detect_zeros=options.detect_zeros,
         drop_zeros=options.drop_zeros,
+        upper_only=upper_only,
         timeout_ms=READ_TIMEOUT_MS,
     ) as compact:
         done, total = 0, compact.total
