@@ -13,7 +13,7 @@ from tests.nbd.disk_model import DiskModel, after
 from tests.nbd.disks import DISK_SIZE, VECTORS
 from tests.nbd.peer import data_of
 from tests.nbd.serving import NbdProcess
-from tests.small_disk import small_disk
+from tests.small_disk import small_tmpfs
 
 EPERM, EIO, ENOSPC = 1, 5, 28
 PIECE = 64 << 10
@@ -45,7 +45,7 @@ def fill(client: Client, model: DiskModel) -> int:
 @pytest.fixture
 def full_soon(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MiB: the journal takes one of them."""
-    with small_disk(tmp_path / "small", "4m") as folder:
+    with small_tmpfs(tmp_path / "small", "4m") as folder:
         yield folder
 
 
