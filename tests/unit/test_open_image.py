@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower, Upper, load_i
 from tcmu_overlaybd.errors import (
     BusyError,
     CorruptError,
+    FailedError,
     FormatError,
     MissingError,
     ReadOnlyError,
@@ -25,6 +27,7 @@ from tcmu_overlaybd.image.create import create_layer
 from tcmu_overlaybd.image.layer_table import LAYERS
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.image.source import is_reference, resolve_source
+from tcmu_overlaybd.native.testing import file_fault
 
 MIB = 1 << 20
 TIMEOUT = 5000
@@ -220,6 +223,17 @@ def test_a_foreign_file_in_the_folder_is_neither_used_nor_removed(vectors, tmp_p
         open_image(vectors / "stack/l1.lsmt", writable=True, upper_dir=tmp_path / "up")
     assert (tmp_path / "up/data").read_text() == "precious"
     assert [path.name for path in (tmp_path / "up").iterdir()] == ["data"]
+
+
+def test_an_upper_that_was_made_goes_again_when_it_cannot_be_opened(vectors, tmp_path):
+    file_fault("index.journal.new", "write", 1, errno.EIO)
+    try:
+        with pytest.raises(FailedError, match="journal"):
+            open_image(vectors / "stack/l1.lsmt", writable=True, upper_dir=tmp_path / "up")
+    finally:
+        file_fault("", "", 0, 0)
+    assert not (tmp_path / "up").exists()
+    assert len(LAYERS) == 0
 
 
 def test_undo_removes_what_this_opening_made_and_nothing_else(vectors, tmp_path):
