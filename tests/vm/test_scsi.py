@@ -86,12 +86,15 @@ def test_unmap_and_write_same_with_unmap_leave_zeros(disk):
 
 
 def test_write_to_a_read_only_disk_is_write_protected(read_only_disk):
+    """Through /dev/sgN: the kernel lets nobody open a read-only disk for writing."""
     cdb = struct.pack(">BBIBHB", 0x2A, 0, 0, 0, 1, 0)
-    try:
-        answer = scsi(read_only_disk, cdb, write=bytes(512))
-    except OSError:  # the kernel's own filter has refused to open it for writing
-        pytest.skip("this kernel does not let SG_IO write to a read-only disk")
+    answer = scsi(generic_node(read_only_disk), cdb, write=bytes(512))
     assert (answer.status, answer.sense) == (CHECK_CONDITION, WRITE_PROTECTED)
+
+
+def generic_node(disk: str) -> str:
+    (entry,) = Path("/sys/block", Path(disk).name, "device/scsi_generic").iterdir()
+    return f"/dev/{entry.name}"
 
 
 def test_sg_inq_names_vendor_and_product(disk):
