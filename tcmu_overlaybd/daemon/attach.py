@@ -40,6 +40,7 @@ from tcmu_overlaybd.lio.backstore import HBA, Backstore, Tunables, check_name, s
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.fabric import choose_fabric
 from tcmu_overlaybd.lio.helper import HelperReport
+from tcmu_overlaybd.lio.own_disks import check_not_ours
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +140,8 @@ class Attacher:
 
     def _save(self, device: Device, opened: OpenImage) -> None:
         """From here on a daemon that dies leaves a trace."""
+        if opened.upper is not None and not opened.image.is_read_only:
+            check_not_ours(opened.upper.data, "an upper")
         self._state.save_config(device.name, opened.config)
         writable = not opened.image.is_read_only
         upper = str(opened.upper.data.parent) if writable and opened.upper is not None else ""

@@ -24,6 +24,8 @@ from tcmu_overlaybd.lio.mounts import MAX_USES, uses_of_disk
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.02
+LOOKS = 5
+LOOK_PAUSE_S = 0.1
 
 
 class Detacher:
@@ -136,9 +138,16 @@ def cancel_attach(table: DeviceTable, device: Device) -> bool:
 
 
 def check_unused(name: str, disk: str) -> None:
-    """Raises BusyError that says what holds the disk."""
-    uses = uses_of_disk(disk)
-    if not uses:
-        return
+    """Raises BusyError that says what holds the disk.
+
+    Somebody who only looks into a new disk (udev, blkid) is gone in a moment.
+    """
+    for _ in range(LOOKS):
+        uses = uses_of_disk(disk)
+        if not uses:
+            return
+        if not all(" is open in " in use for use in uses):
+            break
+        time.sleep(LOOK_PAUSE_S)
     more = f", and {len(uses) - MAX_USES} more" if len(uses) > MAX_USES else ""
     raise BusyError(f"{name}: in use: {'; '.join(uses[:MAX_USES])}{more}")

@@ -35,6 +35,7 @@ from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
 from tcmu_overlaybd.lio import modules
 from tcmu_overlaybd.lio.config_string import SUBTYPE
+from tcmu_overlaybd.lio.own_disks import check_not_ours
 from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.native.hub import Hub
 from tcmu_overlaybd.native.process import guard_memory
@@ -81,6 +82,7 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
 
 def open_resources(core: Core, folders: Folders, config: ServiceConfig) -> Resources:
     """Every device that the state folder knows is expected: the hub is about to find it."""
+    check_not_ours(folders.state, "the state folder")
     state = State(folders.state)
     records = state.load()
     return Resources(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BLOCK_SIZE = 512
+VENDOR = "OVERLYBD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class DiskDescription:
     serial: str
     read_only: bool = False
     is_ready: bool = True
-    vendor: str = "OVERLYBD"
+    vendor: str = VENDOR
     product: str = "overlaybd disk"
     revision: str = "0001"
 

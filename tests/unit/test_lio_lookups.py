@@ -1,10 +1,11 @@
 """What is looked up in /sys and /proc, against small trees of files like theirs."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tcmu_overlaybd.lio import discovery, mounts
+from tcmu_overlaybd.lio import discovery, mounts, own_disks
 from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.discovery import BackstoreId
 
@@ -86,3 +87,31 @@ def test_swap_is_a_use(machine):
 def test_process_that_vanishes_while_looked_at_is_no_error(machine):
     (machine / "proc/99").mkdir()
     assert uses(machine) == []
+
+
+@pytest.fixture
+def stacked(tmp_path):
+    """dm-0 on the partition sdb1 of sdb; tmp_path's own file system is said to be on dm-0."""
+    sdb = tmp_path / "devices/sdb"
+    put(sdb / "device/vendor", "OVERLYBD\n")
+    put(sdb / "sdb1/partition", "1\n")
+    (tmp_path / "devices/dm-0/slaves").mkdir(parents=True)
+    (tmp_path / "devices/dm-0/slaves/sdb1").symlink_to(sdb / "sdb1")
+    number = tmp_path.stat().st_dev
+    (tmp_path / "dev/block").mkdir(parents=True)
+    link = tmp_path / f"dev/block/{os.major(number)}:{os.minor(number)}"
+    link.symlink_to(tmp_path / "devices/dm-0")
+    return tmp_path
+
+
+def test_own_disk_is_seen_through_partition_and_device_mapper(stacked):
+    assert own_disks.own_disk_below(stacked / "not/there/yet", stacked) == "sdb"
+
+
+def test_disk_of_another_vendor_is_not_ours(stacked):
+    put(stacked / "devices/sdb/device/vendor", "ATA\n")
+    assert own_disks.own_disk_below(stacked, stacked) == ""
+
+
+def test_file_system_without_a_block_device_is_not_ours(tmp_path):
+    assert own_disks.own_disk_below(tmp_path, tmp_path) == ""

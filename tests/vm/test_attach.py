@@ -229,6 +229,17 @@ def test_helper_that_fails_half_way_takes_everything_back(nothing_left, plain_la
             folder.parent.rmdir()
 
 
+def test_upper_on_a_disk_of_ours_is_refused(daemon, mount_point, plain_layer):
+    disk = daemon.attach(new=True, size=64 * MIB, name="below").disk
+    run("mkfs.ext4", "-q", disk)
+    run("mount", disk, mount_point)
+    result = daemon.cli("attach", plain_layer, "--upper", mount_point / "upper", "--name", "above")
+    assert result.returncode == 1
+    assert "an upper cannot lie on sda, a disk of ours" in result.stderr
+    assert not (mount_point / "upper").exists()
+    assert [device.name for device in daemon.client.devices()] == ["below"]
+
+
 # -- no daemon, two daemons
 
 
