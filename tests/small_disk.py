@@ -1,4 +1,4 @@
-"""Small file systems, for tests that fill the disk."""
+"""Small file systems and block devices, for tests that fill or overwrite them."""
 
 from __future__ import annotations
 
@@ -37,3 +37,19 @@ def small_ext4(folder: Path, size: int) -> AbstractContextManager[Path]:
         file.truncate(size)
     subprocess.run(["mkfs.ext4", "-q", backing], check=True)
     return mounted(folder, "-o", "loop", backing)
+
+
+@contextmanager
+def loop_device(backing: Path, size: int) -> Iterator[Path]:
+    """A block device of size bytes, in the file backing.  Skips where one may not make it."""
+    with backing.open("wb") as file:
+        file.truncate(size)
+    command = ["losetup", "-f", "--show", str(backing)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"a loop device cannot be made here: {done.stderr.strip()}")
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from oracle.reader import lsmt_block, read_layer, read_upper, stack
-from small_disk import small_tmpfs
+from oracle.reader import lsmt_block, read_image, read_layer, read_upper, stack
+from small_disk import loop_device, mounted, small_tmpfs
 
 HOLD = """
 import sys, time
@@ -195,6 +195,29 @@ def test_export_replaces_a_file_and_only_a_file(vectors, tmp_path, program, fail
     (tmp_path / "folder").mkdir()
     fails(1, "image", "export", vectors / "rw.config.v1.json", "-o", tmp_path / "folder")
     assert everything_in(tmp_path) == {"out", "folder"}
+
+
+def test_export_onto_a_device_overwrites_what_was_there(vectors, tmp_path, program):
+    """Zeros too: a device has no holes."""
+    with loop_device(tmp_path / "backing", 9 << 20) as device:
+        device.write_bytes(b"\xee" * (9 << 20))
+        done = program("image", "export", vectors / "rw.config.v1.json", "-o", device)
+        assert done.returncode == 0, done.stderr
+        content = device.read_bytes()
+    assert content[: 8 << 20] == read_image(vectors / "rw.config.v1.json").read(0, 8 << 20)
+    assert content[8 << 20 :] == b"\xee" * (1 << 20)
+
+
+def test_export_onto_a_device_that_is_too_small_or_in_use(vectors, tmp_path, fails):
+    with loop_device(tmp_path / "backing", 4 << 20) as device:
+        assert "it has 4194304 bytes" in fails(
+            2, "image", "export", vectors / "rw.config.v1.json", "-o", device
+        )
+    with loop_device(tmp_path / "backing", 9 << 20) as device:
+        subprocess.run(["mkfs.ext4", "-q", device], check=True)
+        with mounted(tmp_path / "mounted", device):
+            sentence = fails(1, "image", "export", vectors / "rw.config.v1.json", "-o", device)
+    assert "busy" in sentence
 
 
 def test_a_failed_export_leaves_the_file_that_was_there(private_vectors, tmp_path, fails):
