@@ -76,6 +76,7 @@ def measure(reads: Reads, baseline: Baseline, nr_threads: int, at_least: float, 
                 unit="reads/s",
                 at_least=at_least,
                 nr_pairs=nr_pairs,
+                is_in_process=True,
             )
     finally:
         os.close(fd)
