@@ -45,6 +45,9 @@ struct miss_table *blob_miss_table(struct blob *blob);
  * where it was, when one is absent or was; nowait as file_read_iov_nowait. */
 enum obd_status blob_read(struct blob *blob, struct iov_cursor *cursor, size_t length, uint64_t offset, bool nowait);
 
+/* Whether it is present by the map alone: no lock, no disk, no check. */
+bool blob_is_present(const struct blob *blob, uint64_t chunk);
+
 /* First absent chunk in [first, last], or -1. Absent includes "present but its CRC
  * does not pass", which is found out here, once. */
 int64_t blob_first_absent(struct blob *blob, uint64_t first, uint64_t last);
@@ -54,10 +57,12 @@ bool blob_pin(struct blob *blob, uint64_t chunk);
 void blob_unpin(struct blob *blob, uint64_t chunk);
 
 /* Bytes that came: stored, set present and pinned (*is_kept), or not stored, when
- * there is no room: then the caller keeps them for its waiters. */
+ * there is no room: then the caller keeps them for its waiters.  A chunk that is
+ * present already is only pinned. */
 enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes, bool *is_kept);
 
-/* Damaged or unwanted: absent from now on, fetched again when asked for. */
+/* Damaged or unwanted: absent from now on, fetched again when asked for.  Pins it has
+ * are still counted, and given back by those who have them. */
 void blob_discard(struct blob *blob, uint64_t chunk);
 
 void cache_stats(struct cache *cache, struct obd_cache_stats *stats);
