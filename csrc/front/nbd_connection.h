@@ -28,7 +28,7 @@
 #include "front/nbd_wire.h"
 
 #define NBD_INPUT_SIZE    (64u << 10)  /* read ahead: many small requests by one system call */
-#define NBD_MAX_BUFFERED  (64u << 20)  /* bytes of payload and data in flight; one request always passes */
+#define NBD_MAX_BUFFERED  (32u << 20)  /* bytes of payload and data in flight; one request always passes */
 #define NBD_KEPT_BUFFER   (256u << 10) /* a slot keeps a buffer up to this for its next request */
 #define NBD_INLINE_BYTES  (16u << 10)
 #define NBD_MAX_SLOTS     1024u

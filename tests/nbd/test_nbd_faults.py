@@ -114,3 +114,24 @@ def test_after_a_failed_sync_the_disk_is_read_only_at_its_last_flushed_state(
         with NbdProcess(*arguments) as server, Client(server.uri) as client:
             assert client.facts()["is_read_only"]
             assert client.read(0, DISK_SIZE) == sha256(model.flushed)
+
+
+def test_a_damaged_block_is_an_error_where_it_lies_and_nowhere_else(private_vectors: Path) -> None:
+    """One flipped bit in a compressed block whose checksum knows better."""
+    layer = private_vectors / "commit" / "lz4-4k.zfile"
+    content = bytearray(layer.read_bytes())
+    content[5000] ^= 1
+    layer.write_bytes(content)
+    pieces = (8 << 20) // PIECE
+    errors = []
+    with (
+        NbdProcess(private_vectors / "commit-lz4-4k-zfile.config.v1.json") as server,
+        Client(server.uri) as client,
+    ):
+        for i in range(pieces):
+            try:
+                client.read(i * PIECE, PIECE)
+            except PeerError as error:
+                errors.append(error.errno)
+        assert client.read_hex(8388096, 512) != bytes(512).hex()
+    assert errors == [EIO]
