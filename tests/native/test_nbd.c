@@ -465,6 +465,9 @@ TEST(a_client_that_does_not_read_hurts_nobody_else_and_stop_ends_it)
     for (int i = 0; i < 100; i++)
         CHECK(peer_write(&busy, 0, 0, bytes, 4096) == 0);
     CHECK(obd_nbd_wait(lazy.nbd, 0) == OBD_E_TIMEOUT);
+    struct obd_device_stats stats;
+    obd_device_stats(disk.device, &stats);
+    CHECK(stats.nr_commands[OBD_COMMAND_READ] <= 33); /* 32 MiB of replies wait, and one more is half sent */
     obd_nbd_stop(lazy.nbd);
     CHECK_FAILS(obd_nbd_wait(lazy.nbd, WAIT_MS), OBD_E_CLOSED, "does not read");
     obd_nbd_close(lazy.nbd);
