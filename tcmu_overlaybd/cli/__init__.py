@@ -3,7 +3,7 @@
 ``COMMANDS`` is the one list of what there is: a command's module is imported when
 the command is run, so that ``--help`` and completion need neither the C extension
 nor msgspec.  ``main`` is the one place where an exception becomes an exit code and
-one sentence on stderr (the contract is in docs/operations.rst).
+one sentence on stderr (docs/operations.rst says which).
 """
 
 from __future__ import annotations
