@@ -109,10 +109,12 @@ def test_detach_refuses_a_disk_mounted_in_another_namespace(daemon, ext4_layer, 
     script = f"mount -o ro {device.disk} {mount_point} && echo mounted && exec sleep 1000"
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "mounted\n"
-        assert not mount_point.is_mount()
-        refused(daemon, "d", "in another mount namespace")
-        other.kill()
+        try:
+            assert other.stdout.readline() == "mounted\n"
+            assert not mount_point.is_mount()
+            refused(daemon, "d", "in another mount namespace")
+        finally:
+            other.kill()
     daemon.detach("d")
 
 
