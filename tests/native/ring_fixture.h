@@ -14,6 +14,9 @@
 
 #define RING_BYTES 4096
 
+static const struct cdb flush_cdb __attribute__((unused)) = {{0x35}};
+static const struct cdb inquiry_cdb __attribute__((unused)) = {{0x12, 1, 0x80, 0, 96}};
+
 struct python {
     pthread_t thread;
     struct tcmu *tcmu;
@@ -100,6 +103,48 @@ static inline void wait_until_broken(struct ring *ring)
     for (int i = 0; i < 30000 && !ring_stats_of(ring).is_broken; i++)
         sleep_ms(1);
     CHECK(ring_stats_of(ring).is_broken);
+}
+
+/* ---- commands ---- */
+
+static inline struct answer read_sectors(struct kernel *kernel, uint16_t id, uint64_t lba, uint32_t nr)
+{
+    struct cdb cdb = cdb_16(0x88, 0, lba, nr);
+    return kernel_run(kernel, id, cdb.bytes, nr * SECTOR_SIZE);
+}
+
+/* The data of a command that read the lower's sectors from lba on. */
+static inline void check_sectors(struct kernel *kernel, uint16_t id, uint64_t lba, uint32_t nr)
+{
+    static uint8_t bytes[KERNEL_DATA_ROOM];
+    kernel_copy(kernel, id, bytes, nr * SECTOR_SIZE, false);
+    for (uint32_t i = 0; i < nr; i++)
+        CHECK(sector_check((struct sector *)bytes + i, lba + i) == LOWER_STAMP);
+}
+
+/* One ring with one disk, for the tests that need no more. */
+struct scene {
+    struct rig rig;
+    struct disk disk;
+    struct kernel kernel;
+    struct ring *ring;
+};
+
+static inline void scene_start(struct scene *scene, struct disk_params params)
+{
+    rig_start(&scene->rig, 1);
+    scene->disk = disk_make(scene->rig.core, params);
+    scene->kernel = kernel_make(RING_BYTES);
+    scene->ring = ring_make(&scene->rig, &scene->kernel, &scene->disk);
+}
+
+static inline void scene_stop(struct scene *scene)
+{
+    if (scene->ring != NULL)
+        CHECK_OK(obd_ring_unbind(scene->ring, 0, KERNEL_WAIT_MS));
+    disk_drop(&scene->disk);
+    kernel_drop(&scene->kernel);
+    rig_stop(&scene->rig);
 }
 
 #endif
