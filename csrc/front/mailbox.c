@@ -135,7 +135,9 @@ static void give_back_slot(struct mailbox *mailbox, const struct tcmu_cmd_entry_
     __atomic_store_n(tail_word(mailbox), mailbox->tail, __ATOMIC_RELEASE);
 }
 
-unsigned mailbox_cdb_length(uint8_t opcode)
+/* By the opcode's group.  Those of group 3 and of vendors have no fixed length:
+ * nobody here looks at more than their opcode. */
+static unsigned cdb_length(uint8_t opcode)
 {
     static const uint8_t LENGTHS[8] = {6, 10, 10, 16, 16, 12, 16, 16};
     return LENGTHS[opcode >> 5];
@@ -156,7 +158,7 @@ static bool copy_command(const struct mailbox *mailbox, uint32_t position, const
     *entry = (struct mailbox_entry){.id = header->cmd_id, .nr_iov = shared.req.iov_cnt};
     entry->iov_offset = (uint64_t)mailbox->ring_offset + position + offsetof(struct tcmu_cmd_entry, req.iov);
     copy_shared(entry->cdb, mailbox->map + shared.req.cdb_off, sizeof entry->cdb);
-    unsigned length = mailbox_cdb_length(entry->cdb[0]);
+    unsigned length = cdb_length(entry->cdb[0]);
     memset(entry->cdb + length, 0, sizeof entry->cdb - length);
     return true;
 }

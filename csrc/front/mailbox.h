@@ -87,7 +87,4 @@ bool mailbox_answer(struct mailbox *mailbox, const struct mailbox_answer *answer
 /* Gives back padding and notices at tail; true when there were some. */
 bool mailbox_pass_padding(struct mailbox *mailbox);
 
-/* Bytes of a CDB, by its opcode's group; at most MAILBOX_CDB_SIZE. */
-unsigned mailbox_cdb_length(uint8_t opcode);
-
 #endif
