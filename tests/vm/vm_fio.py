@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -44,9 +45,15 @@ class Fio:
             self.process.wait(60)
 
     def finish(self) -> dict[str, Any]:
-        """Ends it as Ctrl-C does; what it measured."""
-        self.process.send_signal(signal.SIGINT)
-        return self.wait(60)
+        """Ends it as Ctrl-C does; what it measured.
+
+        Asked more than once: a SIGINT that comes before its jobs are started ends none.
+        """
+        for _ in range(11):
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.wait(5)
+        return self.wait(5)
 
     def wait(self, timeout: float) -> dict[str, Any]:
         """Waits for its end; the job's part of its report, with ``error`` as an errno value."""
