@@ -10,9 +10,11 @@ Everything this package raises, by what the caller can do about it.
     + JournalError        1      a journal does not belong to the upper beside it
     + LimitError          1      the format has no room for it
     + RefusedError        1      said to the kernel, with an errno value: it asked for what we do not do
+    + AuthenticationError 1      a registry does not accept the password, or does not permit it
   x MissingError          3      no such file, tag or device (also a FileNotFoundError)
   x UnavailableError      4      something needed is missing or does not answer
     + TimeoutExpiredError 4      a deadline passed (also a TimeoutError)
+    + TransientError      4      a connection was refused or cut: the same may succeed in a moment
   x CorruptError          5      bytes break a checksum or a rule of a format
     + FormatError         5      it is not such a file at all, or a version we cannot read
 
@@ -64,6 +66,10 @@ class RefusedError(FailedError):
         self.error = error
 
 
+class AuthenticationError(FailedError):
+    pass
+
+
 class MissingError(OverlayBDError, FileNotFoundError):
     exit_code = 3
 
@@ -73,6 +79,10 @@ class UnavailableError(OverlayBDError):
 
 
 class TimeoutExpiredError(UnavailableError, TimeoutError):
+    pass
+
+
+class TransientError(UnavailableError):
     pass
 
 

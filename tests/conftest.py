@@ -25,6 +25,9 @@ settings.load_profile("soak" if os.environ.get("OBD_SOAK") == "1" else "test")
 # set before anything imports tcmu_overlaybd.native, which decides by this once.
 os.environ.setdefault("TCMU_OVERLAYBD_TEST_BUILD", "1")
 
+# Fixtures of more than one folder that deserve a file of their own.
+pytest_plugins = ["tests.registry.fixtures"]
+
 LATE_SIZE = 1 << 20
 
 VECTORS = Path(__file__).parent / "golden" / "vectors"

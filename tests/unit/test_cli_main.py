@@ -21,9 +21,11 @@ CODES = {
     errors.JournalError: 1,
     errors.LimitError: 1,
     errors.RefusedError: 1,
+    errors.AuthenticationError: 1,
     errors.MissingError: 3,
     errors.UnavailableError: 4,
     errors.TimeoutExpiredError: 4,
+    errors.TransientError: 4,
     errors.CorruptError: 5,
     errors.FormatError: 5,
 }

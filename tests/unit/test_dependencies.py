@@ -34,11 +34,12 @@ PYTHON_MAY_USE = {
     "formats": LOWEST,
     "config": LOWEST,
     "scsi": LOWEST,
+    "registry": LOWEST | {"config"},
     "image": MIDDLE - {"scsi"},
     "lio": MIDDLE,
     "nbd": MIDDLE | {"image", "lio"},
     "daemon": MIDDLE | {"image", "lio", "nbd"},
-    "cli": MIDDLE | {"image", "lio", "nbd", "daemon"},
+    "cli": MIDDLE | {"image", "lio", "nbd", "daemon", "registry"},
     "__main__": {"cli"},
 }
 
