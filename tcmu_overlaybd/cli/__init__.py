@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "list": Entry("tcmu_overlaybd.cli.device", "list_devices", "List the disks that are attached."),
     "status": Entry("tcmu_overlaybd.cli.device", "status", "Say everything about a disk."),
     "nbd": Entry("tcmu_overlaybd.cli.nbd", "nbd", "Serve an image as NBD from this process."),
+    "login": Entry("tcmu_overlaybd.cli.login", "login", "Try a password at a registry, and keep it."),
     "doctor": Entry("tcmu_overlaybd.cli.doctor", "doctor", "Say what is missing on this machine."),
 }
 

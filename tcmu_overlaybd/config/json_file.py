@@ -39,7 +39,7 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise FormatError(f"{path}: not JSON: {error}") from error
 
 
-def write_json(path: Path, value: msgspec.Struct) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes value to path in one step, mode 0600, synced."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -43,31 +43,28 @@ def _challenges(text: str) -> Iterator[Challenge]:
     position = _skip(text, 0)
     while match := _SCHEME.match(text, position):
         parameters: dict[str, str] = {}
-        position = _parameters(text, match.end(), parameters)
+        end = _parameters(text, match.end(), parameters)
         yield Challenge(match[1].lower(), parameters)
+        position = _skip(text, end)
+        if "," not in text[end:position]:
+            return
 
 
 def _parameters(text: str, position: int, found: dict[str, str]) -> int:
-    """Puts what follows a scheme into found; returns where the next challenge begins."""
-    first = True
-    while True:
-        if match := _PARAMETER.match(text, position):
-            quoted = match[3]
-            value = match[2] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            found.setdefault(match[1].lower(), value)
-        elif first and (match := _token68(text, position)):
-            pass  # of schemes that we do not speak
-        else:
-            return position
-        first = False
-        position = _skip(text, match.end())
-
-
-def _token68(text: str, position: int) -> re.Match[str] | None:
-    """Only directly after a scheme, so not after a comma."""
-    return _TOKEN68.match(text, position) if text[position - 1 : position] in (" ", "\t") else None
+    """Puts what follows a scheme into found; returns where that ends."""
+    if match := _TOKEN68.match(text, position):
+        return match.end()  # of schemes that we do not speak
+    end = position
+    while match := _PARAMETER.match(text, position):
+        quoted = match[3]
+        value = match[2] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        found.setdefault(match[1].lower(), value)
+        end = match.end()
+        position = _skip(text, end)
+    return end
 
 
 def _skip(text: str, position: int) -> int:
+    """Past blanks and commas."""
     match = _SKIP.match(text, position)
     return match.end() if match else position

@@ -79,6 +79,18 @@ class RegistryClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self, deadline: Deadline) -> bool:
+        """Whether the registry answers, and accepts who we are; False when it does not even ask."""
+        what = f"{self.host}: trying the password"
+        request = HttpRequest("GET", "/v2/")
+
+        def consume(reply: HttpReply) -> None:
+            _require(reply, 200, what)
+            reply.discard()
+
+        self.conversation.answer(lambda: request, consume, (), deadline, what)
+        return self.conversation.tokens.was_asked
+
     # -- manifests
 
     def get_manifest(self, repository: str, target: str, deadline: Deadline) -> RawManifest:

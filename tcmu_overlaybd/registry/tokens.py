@@ -50,6 +50,11 @@ class TokenCache:
         self._slots: dict[tuple[Scope, ...], Slot] = {}
         self._challenges: tuple[Challenge, ...] = ()
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether the registry has wanted to know who we are."""
+        return bool(self._challenges)
+
     def authorization(self, scopes: Sequence[Scope], deadline: Deadline) -> Authorization | None:
         """What to send; None as long as the registry has not asked for anything."""
         if not self._challenges:
