@@ -199,6 +199,7 @@ _SENTENCES: tuple[tuple[_Kinds, str], ...] = (
         (TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError),
         "no answer in time",
     ),
+    ((ConnectionError,), "the connection was cut"),  # http.client's RemoteDisconnected is a BadStatusLine too
     ((http.client.BadStatusLine, http.client.LineTooLong), "what answers does not speak HTTP"),
     (CUT_ERRORS, "the connection was cut"),
     ((OSError,), "the host cannot be reached"),
