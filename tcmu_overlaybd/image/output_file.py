@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError
+from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError, OverlayBDError
 
 MODE = 0o644
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -53,6 +53,8 @@ class OutputFile:
                 self._keep()
             elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpaceError(f"{self.path}: the disk is full") from error
+            elif isinstance(error, OverlayBDError) and (unnamed := self._name_in_messages()) in str(error):
+                raise type(error)(str(error).replace(unnamed, str(self.path))) from error
         except OSError as failure:
             raise self._translate(failure) from failure
         finally:
@@ -62,6 +64,10 @@ class OutputFile:
 
     def write_at(self, offset: int, data: bytes) -> None:
         write_all(self.fd, memoryview(data), offset)
+
+    def _name_in_messages(self) -> str:
+        """What C, which knows the descriptor only, calls the file: "/tmp/#1234 (deleted)"."""
+        return str(Path(f"/proc/self/fd/{self.fd}").readlink())
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC

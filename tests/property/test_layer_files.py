@@ -44,12 +44,18 @@ OPERATIONS = st.lists(
 )
 
 
+def some_bytes(seed: int, length: int) -> bytes:
+    """Noise with zeros between: a 64 KiB block of noise alone has no place in a ZFile."""
+    noise = random.Random(seed).randbytes(length)
+    return b"".join(noise[at : at + 16] + bytes(48) for at in range(0, length, 64))
+
+
 def apply(disk: bytearray, image, operations) -> None:
     """The operations on the model, and on image unless it is None."""
     for first, nr, what in operations:
         begin = first * 512
         length = min(nr * 512, SIZE - begin)
-        data = random.Random(what).randbytes(length) if what else bytes(length)
+        data = some_bytes(what, length) if what else bytes(length)
         disk[begin : begin + length] = data
         if image is None:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -241,6 +242,17 @@ def test_a_full_disk_is_1_and_leaves_nothing(command, source, vectors, tmp_path,
         sentence = fails(1, "image", command, vectors / source, "-o", folder / "out")
         assert everything_in(folder) == set()
     assert "No space left" in sentence or "full" in sentence
+    assert str(folder / "out") in sentence
+
+
+def test_data_that_64k_blocks_do_not_hold_is_1_and_names_the_output(tmp_path, fails):
+    """The reference cannot read a stored block above 64 KiB, so none is written."""
+    (tmp_path / "raw").write_bytes(random.Random(1).randbytes(1 << 18))
+    options = ["--zfile", "zstd", "--block-size", "64K"]
+    sentence = fails(1, "image", "import", tmp_path / "raw", "-o", tmp_path / "out", *options)
+    assert sentence.startswith(f"{tmp_path / 'out'}: block ")
+    assert "use smaller blocks" in sentence
+    assert everything_in(tmp_path) == {"raw"}
 
 
 @pytest.mark.parametrize(
