@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from vm_daemon import leftovers, run, wait_until
+from vm_daemon import leftovers, wait_until
 from vm_images import MIB
 
 from tcmu_overlaybd.errors import OverlayBDError
@@ -42,9 +42,17 @@ def wait_for_parked(daemon, name):
     wait_until(lambda: any(d.name == name and d.parked for d in daemon.client.devices()))
 
 
-def test_twenty_devices_at_once_read_as_their_images(daemon, plain_layer, raw_disk):
+def attach_twenty(daemon, layer, stem):
+    """Attaches all at once; (devices, seconds)."""
+    begun = time.monotonic()
     with ThreadPoolExecutor(NR) as pool:
-        devices = list(pool.map(lambda i: daemon.attach(plain_layer, name=f"d{i}"), range(NR)))
+        devices = list(pool.map(lambda i: daemon.attach(layer, name=f"{stem}{i}"), range(NR)))
+    return devices, time.monotonic() - begun
+
+
+def test_twenty_devices_at_once_read_as_their_images(daemon, plain_layer, raw_disk):
+    devices, _ = attach_twenty(daemon, plain_layer, "d")
+    with ThreadPoolExecutor(NR) as pool:
         assert len({device.disk for device in devices}) == NR
         contents = pool.map(lambda device: Path(device.disk).read_bytes(), devices)
         assert set(contents) == {raw_disk.read_bytes()}
@@ -59,13 +67,12 @@ def test_default_names_do_not_collide(daemon):
 
 
 def test_dead_image_delays_none_of_twenty_others_and_goes_by_force(daemon, dead_layer, plain_layer):
+    """Two seconds, or on a machine that is slow today, as long as without the dead one."""
+    _, without = attach_twenty(daemon, plain_layer, "before")
     dead = Attach(daemon, dead_layer, name="dead", timeout=300)
-    begun = time.monotonic()
-    with ThreadPoolExecutor(NR) as pool:
-        devices = list(pool.map(lambda i: daemon.attach(plain_layer, name=f"d{i}"), range(NR)))
-    took = time.monotonic() - begun
+    devices, took = attach_twenty(daemon, plain_layer, "d")
     assert [device.state for device in devices] == ["ready"] * NR
-    assert took < 2 * slowness(), f"20 attaches took {took:.2f} s"
+    assert took < max(2, 3 * without), f"20 attaches took {took:.2f} s, without the dead one {without:.2f} s"
     wait_for_parked(daemon, "dead")
     assert dead.is_alive()
     begun = time.monotonic()
@@ -76,14 +83,6 @@ def test_dead_image_delays_none_of_twenty_others_and_goes_by_force(daemon, dead_
     assert dead.error is not None
     for device in devices:
         assert len(Path(device.disk).read_bytes()) == 16 * MIB
-
-
-def slowness() -> float:
-    """How many times slower than usual this machine starts 20 programs just now; at least 1."""
-    begun = time.monotonic()
-    for _ in range(NR):
-        run("true")
-    return max(1.0, (time.monotonic() - begun) / 0.4)
 
 
 def test_attach_of_a_dead_image_ends_at_its_time_out_and_leaves_nothing(daemon, dead_layer):
