@@ -5,7 +5,7 @@
  *   padded      another source with zeros behind its end
  *   zfile       the decompressed view of a ZFile in another source
  *   slow        another source, chunk by chunk and late (tests only)
- *   cached      a blob in a registry, through the cache (the next issue)
+ *   cached      a blob in a registry, through the cache (csrc/cache)
  *
  * A source has a fixed size and never changes.  It is counted: whoever keeps a
  * pointer holds a reference.  Every read goes through source_read(), the one

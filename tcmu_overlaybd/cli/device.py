@@ -160,7 +160,7 @@ def absolute(path: str | Path) -> str:
     """An absolute path.  Raises UnavailableError for what can only be a registry reference."""
     text = os.fspath(path)
     if not Path(text).exists() and looks_remote(text):
-        raise UnavailableError(f"{text}: registry references come with the next issue; give local files")
+        raise UnavailableError(f"{text}: images in a registry cannot be opened yet; give local files")
     return os.path.abspath(text)  # noqa: PTH100 ".." is to go, symbolic links are to stay
 
 

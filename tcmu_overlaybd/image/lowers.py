@@ -34,7 +34,7 @@ def lower_path(lower: Lower, config: ImageConfig) -> Path:
             return path
     if lower.digest and config.repo_blob_url:
         raise UnavailableError(
-            f"{lower.digest}: not here, and registries ({config.repo_blob_url}) come with the next issue"
+            f"{lower.digest}: not here, and it cannot be fetched from {config.repo_blob_url} yet"
         )
     if candidates:
         raise MissingError(f"{candidates[0]}: no such layer file")

@@ -64,5 +64,5 @@ def _require(path: Path) -> None:
     if path.exists():
         return
     if is_reference(str(path)):
-        raise UnavailableError(f"{path}: registry references come with the next issue; give local files")
+        raise UnavailableError(f"{path}: images in a registry cannot be opened yet; give local files")
     raise MissingError(f"{path}: no such file")

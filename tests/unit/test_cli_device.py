@@ -42,7 +42,7 @@ def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
     [
         (["--sparse", "--new", "--size", "1G"], 2, "sparse"),
         (["--size", "much"], 2, "not a size"),
-        (["registry.example/repo:tag"], 4, "next issue"),
+        (["registry.example/repo:tag"], 4, "cannot be opened yet"),
         (["/x", "--mount", "/no/such/folder"], 1, "no such folder"),
         (["--timeout", "0"], 2, "timeout"),
     ],

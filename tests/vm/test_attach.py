@@ -176,7 +176,7 @@ def nothing_left(daemon):
         (["--new", "--size", "1G", "--name", "a/b"], 2, "device name 'a/b'"),
         (["--new", "--size", "1G", "--sparse"], 2, "sparse"),
         (["--new", "--size", "1G", "--fabric", "iscsi"], 2, "not supported yet"),
-        (["registry.example/a/b:1"], 4, "next issue"),
+        (["registry.example/a/b:1"], 4, "cannot be opened yet"),
         (["/etc/passwd"], 5, "neither LSMT"),
     ],
 )
