@@ -71,7 +71,7 @@ def nbd(
             upper_dir=upper_dir,
             size=size,
             drop_unflushed=drop_unflushed,
-            holder=f"{PROGRAM} nbd, pid {os.getpid()}",
+            holder=f"{PROGRAM} nbd",
         )
         if writable and opened.image.is_read_only:
             log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)
