@@ -22,7 +22,8 @@ from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus
-from tcmu_overlaybd.errors import FailedError, OverlayBDError, UnavailableError, UsageError
+from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
+from tcmu_overlaybd.lio.fabric import FabricKind, choose_fabric
 
 SOCKET_VARIABLE = "TCMU_OVERLAYBD_SOCKET"
 MOUNT_TIMEOUT_S = 60
@@ -83,12 +84,16 @@ def attach(
             "--sparse: a sparse upper forgets discards, so it cannot be written yet; leave it out"
         )
     if mount_point is not None and not mount_point.is_dir():
-        raise FailedError(f"{mount_point}: no such folder to mount on")
+        raise MissingError(f"{mount_point}: no such folder to mount on")
     request = AttachRequest(
         source=tuple(absolute(path) for path in source),
         upper="" if upper is None else absolute(upper),
         **options,
     )
+    request.check()
+    fabric = choose_fabric(request.fabric)
+    if mount_point is not None and fabric is FabricKind.NONE:
+        raise UsageError("--mount: there is no disk to mount with --fabric none")
     client = connect(socket_path)
     status = client.attach(request)
     if mount_point is not None:
@@ -190,8 +195,6 @@ def mount_or_detach(client: Client, device: DeviceStatus, point: Path) -> None:
 
 
 def mount(device: DeviceStatus, point: Path) -> None:
-    if not device.disk:
-        raise UsageError("--mount: there is no disk to mount with this fabric")
     program = shutil.which("mount")
     if program is None:
         raise UnavailableError("there is no mount program: apt-get install mount")

@@ -31,7 +31,6 @@ from tcmu_overlaybd.errors import (
     FailedError,
     OverlayBDError,
     TimeoutExpiredError,
-    UsageError,
 )
 from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.image.source import resolve_source
@@ -64,7 +63,7 @@ class Attacher:
     def attach(self, request: AttachRequest) -> DeviceStatus:
         """Returns when the disk can be read; leaves nothing behind when it raises."""
         deadline = time.monotonic() + request.timeout
-        check_request(request)
+        request.check()
         with ExitStack() as undo:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
@@ -185,16 +184,3 @@ class Attacher:
 def log_steps(device: Device, report: HelperReport) -> None:
     steps = " ".join(f"{step}={micros / 1000:.1f}" for step, micros in report.steps)
     logger.info("%s: attached as %s (ms: %s)", device.name, report.disk or "no disk", steps)
-
-
-def check_request(request: AttachRequest) -> None:
-    """Raises UsageError for what contradicts itself."""
-    if request.new and request.source:
-        raise UsageError("a new disk is blank: --new and a source exclude each other")
-    if request.new and not request.size:
-        raise UsageError("a new disk needs a size: --new --size BYTES")
-    if not request.new and not request.source:
-        raise UsageError("no image is named: give a configuration or layer files, or --new --size BYTES")
-    for path in (*request.source, *filter(None, [request.upper])):
-        if not Path(path).is_absolute():
-            raise UsageError(f"{path}: the daemon needs absolute paths")

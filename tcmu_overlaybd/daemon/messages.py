@@ -8,12 +8,13 @@ Keys may be added; none changes its meaning within /v1.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from tcmu_overlaybd import errors
-from tcmu_overlaybd.errors import FailedError, OverlayBDError
+from tcmu_overlaybd.errors import FailedError, OverlayBDError, UsageError
 
 API_VERSION = 1
 
@@ -41,6 +42,19 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fabric: str = "loopback"
     timeout: Seconds = 30.0
     drop_unflushed: bool = False
+
+    def check(self) -> None:
+        """Raises UsageError for what contradicts itself.  Both ends ask: the client so that it
+        is told without a daemon, the daemon because others may talk to its socket."""
+        if self.new and self.source:
+            raise UsageError("a new disk is blank: --new and a source exclude each other")
+        if self.new and not self.size:
+            raise UsageError("a new disk needs a size: --new --size BYTES")
+        if not self.new and not self.source:
+            raise UsageError("no image is named: give a configuration or layer files, or --new --size BYTES")
+        for path in (*self.source, *filter(None, [self.upper])):
+            if not Path(path).is_absolute():
+                raise UsageError(f"{path}: the daemon needs absolute paths")
 
 
 class DetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -43,7 +43,12 @@ def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
         (["--sparse", "--new", "--size", "1G"], 2, "sparse"),
         (["--size", "much"], 2, "not a size"),
         (["registry.example/repo:tag"], 4, "cannot be opened yet"),
-        (["/x", "--mount", "/no/such/folder"], 1, "no such folder"),
+        (["/x", "--mount", "/no/such/folder"], 3, "no such folder"),
+        (["/x", "--mount", "/", "--fabric", "none"], 2, "no disk to mount"),
+        (["/x", "--fabric", "carrier pigeon"], 2, "one of loopback"),
+        ([], 2, "no image is named"),
+        (["--new"], 2, "needs a size"),
+        (["/x", "--new", "--size", "1G"], 2, "exclude each other"),
         (["--timeout", "0"], 2, "timeout"),
     ],
 )
