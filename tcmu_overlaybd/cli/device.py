@@ -112,11 +112,15 @@ def attach(
     "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
 )
 @daemon_socket
+@json_output
 @verbosity
-def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None) -> None:
+def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None, as_json: bool) -> None:
     """Remove the disk NAME (or /dev/sdX). Refused while it is mounted or open."""
     request = DetachRequest(force=force, timeout=timeout)
-    note_upper(connect(socket_path).detach(device_name(name), request))
+    device = connect(socket_path).detach(device_name(name), request)
+    note_upper(device)
+    if as_json:
+        print_json(msgspec.to_builtins(device))
 
 
 @click.command(name="list")
