@@ -1,10 +1,10 @@
 /* fetch_job: a job's way from its origin to done.
  *
- *   idle --submit--> pending --transfer_start--> running --last byte--> ended
- *                       ^                           |
- *                       +-----(cut, refused)--------+
- *   pending, running --(cancel)--> ended: done is not called
- *   pending, running --(deadline, final error, close)--> ended: done is called
+ *   submitted --fetch_begin--> pending --transfer_start--> running --last byte--> ended
+ *                                 ^                           |
+ *                                 +-----(cut, refused)--------+
+ *   all --(cancel)--> ended: done is not called
+ *   all --(deadline, final error, close)--> ended: done is called
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -32,11 +32,15 @@ static void insert_by_offset(struct fetch_job *job)
     list_append(before->next, &job->by_offset);
 }
 
-void job_enter(struct fetch_job *job)
+void jobs_begin(struct origin *origin)
 {
-    job->state = FETCH_PENDING;
-    list_append(queue_of(job), &job->link);
-    insert_by_offset(job);
+    struct list *link;
+    while ((link = list_pop(&origin->submitted)) != NULL) {
+        struct fetch_job *job = JOB_OF(link);
+        job->state = FETCH_PENDING;
+        list_append(queue_of(job), &job->link);
+        insert_by_offset(job);
+    }
 }
 
 void job_return(struct fetch_job *job)
@@ -102,6 +106,7 @@ void jobs_expire(struct fetcher *fetcher, uint64_t now_ns)
     fetcher->expire_ns = NEVER_NS;
     for (struct list *link = fetcher->origins.next; link != &fetcher->origins; link = link->next) {
         struct origin *origin = LIST_ENTRY(link, struct origin, in_fetcher);
+        expire_of_list(fetcher, &origin->submitted, now_ns);
         expire_of_list(fetcher, &origin->demand, now_ns);
         expire_of_list(fetcher, &origin->read_ahead, now_ns);
     }

@@ -66,7 +66,7 @@ void fetcher_unref_and_unlock(struct fetcher *fetcher);
 
 /* ---- fetch_job.c: with the lock held, but for the last ----------------------- */
 
-void job_enter(struct fetch_job *job);  /* into its origin, by age and by offset */
+void jobs_begin(struct origin *origin); /* what was submitted is pending from now on */
 void job_return(struct fetch_job *job); /* out of a transfer, to the head of the queue */
 void job_leave(struct fetch_job *job);  /* out of its origin or transfer; state is FETCH_ENDED */
 /* Leaves, and done will be called with status; reason is what went wrong. */
@@ -110,7 +110,8 @@ struct origin {
     uint32_t refused_status;       /* of the last answer, if that was a refusal; else 0 */
     unsigned nr_refusals;          /* in a row */
 
-    struct list demand; /* pending jobs, oldest first */
+    struct list submitted; /* jobs that shall begin together */
+    struct list demand;    /* pending jobs, oldest first */
     struct list read_ahead;
     struct list by_offset; /* all of them, by offset */
     struct list place;     /* in host->ready or fetcher->paused */

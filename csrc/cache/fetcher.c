@@ -222,7 +222,8 @@ enum obd_status fetch_submit(struct fetch_job *job)
     pthread_mutex_lock(&fetcher->lock);
     bool is_open = !fetcher->is_closed;
     if (is_open) {
-        job_enter(job);
+        job->state = FETCH_SUBMITTED;
+        list_append(&origin->submitted, &job->link);
         origin->nr_references++;
         fetcher->expire_ns = min_u64(fetcher->expire_ns, job->deadline_ns);
     }
@@ -233,6 +234,7 @@ enum obd_status fetch_submit(struct fetch_job *job)
 void fetch_begin(struct origin *origin)
 {
     pthread_mutex_lock(&origin->fetcher->lock);
+    jobs_begin(origin);
     if (!list_is_linked(&origin->place)) /* else it keeps its turn */
         origin_place(origin);
     fetcher_wake(origin->fetcher);
@@ -243,7 +245,7 @@ bool fetch_cancel(struct fetch_job *job)
 {
     struct origin *origin = job->origin;
     pthread_mutex_lock(&origin->fetcher->lock);
-    bool is_in_time = job->state == FETCH_PENDING || job->state == FETCH_RUNNING;
+    bool is_in_time = job->state != FETCH_ENDED;
     bool was_running = job->state == FETCH_RUNNING;
     if (is_in_time)
         job_leave(job);
@@ -257,10 +259,11 @@ bool fetch_cancel(struct fetch_job *job)
     return is_in_time;
 }
 
-void fetch_promote(struct fetch_job *job, uint64_t deadline_ns)
+bool fetch_promote(struct fetch_job *job, uint64_t deadline_ns)
 {
     struct origin *origin = job->origin;
     pthread_mutex_lock(&origin->fetcher->lock);
+    bool is_in_time = job->state != FETCH_ENDED;
     job->deadline_ns = max_u64(job->deadline_ns, deadline_ns);
     if (job->class == FETCH_READ_AHEAD && job->state == FETCH_PENDING) {
         list_remove(&job->link);
@@ -269,4 +272,5 @@ void fetch_promote(struct fetch_job *job, uint64_t deadline_ns)
     job->class = FETCH_DEMAND;
     fetcher_wake(origin->fetcher);
     pthread_mutex_unlock(&origin->fetcher->lock);
+    return is_in_time;
 }

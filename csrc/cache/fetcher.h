@@ -56,8 +56,8 @@ struct fetch_job {
     void (*done)(struct fetch_job *job, enum obd_status status, void *bytes);
 
     /* The fetcher's, guarded by its lock. */
-    enum { FETCH_IDLE, FETCH_PENDING, FETCH_RUNNING, FETCH_ENDED } state;
-    struct list link;      /* pending: in its origin, by age; running: in its transfer; else: see ended */
+    enum { FETCH_SUBMITTED, FETCH_PENDING, FETCH_RUNNING, FETCH_ENDED } state;
+    struct list link;      /* submitted, pending: in its origin, by age; running: in its transfer; else: see ended */
     struct list by_offset; /* pending: in its origin */
     void *partial;         /* what an earlier transfer has brought, or NULL */
     uint32_t partial_length;
@@ -90,8 +90,9 @@ enum obd_status fetch_submit(struct fetch_job *job);
 void fetch_begin(struct origin *origin);
 /* True: done will not be called.  False: it was, or is just being. */
 bool fetch_cancel(struct fetch_job *job);
-/* Read-ahead that a reader has caught up with, or a reader with more time. */
-void fetch_promote(struct fetch_job *job, uint64_t deadline_ns);
+/* Read-ahead that a reader has caught up with, or a reader with more time.  False: too
+ * late, it is done or just being. */
+bool fetch_promote(struct fetch_job *job, uint64_t deadline_ns);
 
 /* The resolve queue (obd.h says what each does); threads of Python wait in next. */
 enum obd_status resolve_next(struct fetcher *fetcher, struct obd_resolve *question, uint64_t deadline_ns);

@@ -38,8 +38,8 @@ static struct origin *new_origin(struct fetcher *fetcher, uint64_t id, uint64_t 
     origin->size = size;
     origin->nr_references = 1;
     origin->question = (struct obd_resolve){.origin_id = id, .reason = OBD_RESOLVE_FIRST};
-    struct list *lists[] = {&origin->demand, &origin->read_ahead,    &origin->by_offset,
-                            &origin->place,  &origin->question_link, &origin->in_fetcher};
+    struct list *lists[] = {&origin->submitted, &origin->demand,        &origin->read_ahead, &origin->by_offset,
+                            &origin->place,     &origin->question_link, &origin->in_fetcher};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         list_init(lists[i]);
     return origin;
@@ -154,6 +154,7 @@ void origin_place(struct origin *origin)
 
 void origin_fail_jobs(struct origin *origin, enum obd_status status, const char *reason)
 {
+    jobs_begin(origin);
     while (!list_is_empty(&origin->by_offset))
         job_fail(LIST_ENTRY(origin->by_offset.next, struct fetch_job, by_offset), status, reason);
 }

@@ -72,7 +72,7 @@ static inline void fixture_open_with(struct fetch_fixture *fixture, const struct
 static inline void fixture_open(struct fetch_fixture *fixture)
 {
     memset(fixture, 0, sizeof *fixture);
-    fixture_open_with(fixture, &(struct obd_fetcher_params){.stall_timeout_ms = 200, .proxy = ""});
+    fixture_open_with(fixture, &(struct obd_fetcher_params){.proxy = ""});
 }
 
 static inline void fixture_close_fetcher(struct fetch_fixture *fixture)

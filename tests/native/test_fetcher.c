@@ -164,7 +164,8 @@ TEST(promoted_read_ahead_is_demand)
 TEST(a_chunk_is_handed_over_before_its_request_ends)
 {
     struct noted_job jobs[4];
-    fixture_open(&fixture);
+    memset(&fixture, 0, sizeof fixture);
+    fixture_open_with(&fixture, &(struct obd_fetcher_params){.stall_timeout_ms = 1000, .proxy = ""});
     PEER_SCRIPT(&fixture.peer, {.kind = ACT_STALL, .number = 2 * CHUNK + 5});
     fetch_chunks(&fixture, jobs, 0, 4, FETCH_DEMAND);
     all_came_right(jobs, 2);
