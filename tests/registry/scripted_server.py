@@ -306,6 +306,10 @@ class ScriptedServer:
 
     # -- life
 
+    def close_stalled(self) -> None:
+        """Ends every connection that is open, so that who waits at one comes again."""
+        self._server.close_connections()
+
     def close(self) -> None:
         self.stopping.set()
         self._server.shutdown()
