@@ -63,6 +63,10 @@ def _layer(descriptor: Descriptor, what: str) -> RemoteLayer:
             f"{what} has no overlaybd annotations, so this is an ordinary image: make an overlaybd one "
             "with the convertor of accelerated-container-image, or of a disk with image import and image push"
         )
+    if digest != descriptor.digest and descriptor.media_type.endswith("gzip"):
+        raise FormatError(
+            f"{what} was compressed by who copied the image: copy it with skopeo copy --preserve-digests"
+        )
     if digest != descriptor.digest or size != str(descriptor.size):
         raise FormatError(
             f"{what} is {descriptor.digest} of {descriptor.size} bytes, "
