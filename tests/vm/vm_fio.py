@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import signal
 import subprocess
 import time
@@ -12,32 +10,29 @@ from pathlib import Path
 from typing import Any, Self
 
 FOREVER = ("--time_based", "--runtime=3600")
+STARTED = 50  # reads after which a job is surely running
 DIRECT = ("--ioengine=libaio", "--direct=1", "--bs=4k")
 
 
 class Fio:
-    """A job that runs while the context lasts, or until ``wait``."""
+    """A job that runs while the context lasts (forever: on a disk), or until ``wait``."""
 
     def __init__(self, *options: str, forever: bool = True) -> None:
         self._command = ["fio", "--name=job", "--output-format=json", *DIRECT, *options]
+        self._disk = ""
         if forever:
             self._command += FOREVER
+            (name,) = (o.removeprefix("--filename=/dev/") for o in options if o.startswith("--filename="))
+            self._disk = name
 
     def __enter__(self) -> Self:
+        before = reads_of(self._disk)
         self.process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        self._wait_until_running()
-        return self
-
-    def _wait_until_running(self) -> None:
-        """Until it listens to SIGINT: one that comes sooner would end it without a report."""
-        status = Path(f"/proc/{self.process.pid}/status")
-        while self.process.poll() is None:
-            (caught,) = re.findall(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
-            if int(caught, 16) & 1 << (signal.SIGINT - 1):
-                return
+        while self._disk and self.process.poll() is None and reads_of(self._disk) < before + STARTED:
             time.sleep(0.02)
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
@@ -47,13 +42,10 @@ class Fio:
     def finish(self) -> dict[str, Any]:
         """Ends it as Ctrl-C does; what it measured.
 
-        Asked more than once: a SIGINT that comes before its jobs are started ends none.
+        It is running: fio that is interrupted before its jobs have started waits for ever.
         """
-        for _ in range(11):
-            self.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self.wait(5)
-        return self.wait(5)
+        self.process.send_signal(signal.SIGINT)
+        return self.wait(60)
 
     def wait(self, timeout: float) -> dict[str, Any]:
         """Waits for its end; the job's part of its report, with ``error`` as an errno value."""
@@ -63,6 +55,11 @@ class Fio:
         job = report["jobs"][0]
         job["said"] = text[:start]
         return job
+
+
+def reads_of(disk: str) -> int:
+    """Reads that the kernel has finished on sdX; 0 for no disk."""
+    return int(Path("/sys/block", disk, "stat").read_text().split()[0]) if disk else 0
 
 
 def fio(*options: str, timeout: float = 300) -> dict[str, Any]:
