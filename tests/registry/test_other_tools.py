@@ -58,16 +58,17 @@ def test_skopeo_inspects_and_copies_our_image_unchanged(
     assert [layer.digest for layer in layers] == [blob.digest for blob in BLOBS]
 
 
+@pytest.mark.parametrize(("family", "seed"), [(DOCKER, 23), (OCI, 24)], ids=["docker", "OCI"])
 def test_a_copy_that_was_compressed_on_the_way_is_told(
-    skopeo, open_registry, client_of, repository, deadline
+    skopeo, password_registry, open_registry, client_of, repository, deadline, family, seed
 ):
-    """What skopeo does with tars unless it is told not to: such a copy has other blobs."""
-    client = client_of(open_registry.host)
-    push_image(client, repository, BLOBS, "v1")
-    source, copy = (f"{open_registry.host}/{repository}{end}" for end in (":v1", "/copy:v1"))
-    skopeo("copy", *UNSAFE, f"docker://{source}", f"docker://{copy}")
-    found = find_image(client, Reference.parse(copy), deadline)
-    with pytest.raises(FormatError, match="layer 1 of 2 was compressed .*--preserve-digests"):
+    """What skopeo does with tars unless it is told not to; in docker's form it drops annotations, too."""
+    blobs = [random_blob(9_000, seed)]
+    push_image(client_of(password_registry.host, ANNA), repository, blobs, "v1", family)
+    source, copy = (f"{registry.host}/{repository}:v1" for registry in (password_registry, open_registry))
+    skopeo("copy", *UNSAFE, "--src-creds", CREDS, f"docker://{source}", f"docker://{copy}")
+    found = find_image(client_of(open_registry.host), Reference.parse(copy), deadline)
+    with pytest.raises(FormatError, match=r"layer 1 of 1 .*skopeo copy --preserve-digests"):
         recognise(found.manifest, copy)
 
 
