@@ -27,7 +27,7 @@ READABLE = [v for v in MANIFEST["vectors"] if v["name"] != "turbo-ext4"]
 
 def run(*arguments: str | Path) -> str:
     result = subprocess.run(
-        list(map(str, arguments)), capture_output=True, text=True, timeout=100, check=False
+        list(map(str, arguments)), capture_output=True, text=True, errors="replace", timeout=100, check=False
     )
     assert result.returncode == 0, f"{arguments}: {result.stderr}"
     return result.stdout
