@@ -164,5 +164,5 @@ enum obd_status image_read_mapped(struct image *image, struct segment s, void *b
     assert(lower < image->nr_lowers);
     enum obd_status status = source_read_wait(image->lowers[lower]->source, buffer, length, place, deadline_ns);
     return status == OBD_OK ? OBD_OK
-                            : status_prefix(status, "layer %zu of image %s", image->nr_lowers - 1 - lower, image->name);
+                            : status_prefix(status, "layer %zu of image %s", image->nr_lowers - lower, image->name);
 }

@@ -44,8 +44,7 @@ static enum obd_status read_lower(struct reader *reader, const struct run *run, 
     }
     if (status == OBD_OK || status == OBD_E_AGAIN)
         return status;
-    return status_prefix(status, "layer %zu of image %s", reader->image->nr_lowers - 1 - run->lower,
-                         reader->image->name);
+    return status_prefix(status, "layer %zu of image %s", reader->image->nr_lowers - run->lower, reader->image->name);
 }
 
 static enum obd_status read_run(struct reader *reader, const struct run *run, struct iov_cursor *cursor)

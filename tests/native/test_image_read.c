@@ -128,7 +128,7 @@ TEST(image_read_error_names_the_layer_and_the_image)
     struct segment far = {.length = 1, .moffset = 100000};
     struct layer *lowers[] = {make_layer(NULL, 0, 0), make_layer(&far, 1, 1)};
     struct image *image = open_image(lowers, 2, NULL, SIZE);
-    CHECK_FAILS(obd_image_read(image, bytes, 512, 0, 1000), OBD_E_CORRUPT, "layer 1 of image test: memory");
+    CHECK_FAILS(obd_image_read(image, bytes, 512, 0, 1000), OBD_E_CORRUPT, "layer 2 of image test: memory");
     image_unref(image);
 }
 
