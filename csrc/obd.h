@@ -207,7 +207,6 @@ int obd_layer_open(struct source *source, const struct obd_layer_params *params,
                    struct layer **out);
 int obd_layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
 int obd_layer_open_raw(const char *path, struct layer **out);
-uint64_t obd_layer_virtual_size(const struct layer *layer);
 uint64_t obd_layer_nr_segments(const struct layer *layer);
 /* Copies at most max segments from place first on; returns how many. */
 size_t obd_layer_segments(const struct layer *layer, uint64_t first, struct obd_segment *out, size_t max);

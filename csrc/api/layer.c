@@ -28,11 +28,6 @@ uint64_t obd_layer_nr_segments(const struct layer *layer)
     return layer->index.nr;
 }
 
-uint64_t obd_layer_virtual_size(const struct layer *layer)
-{
-    return layer->virtual_size;
-}
-
 size_t obd_layer_segments(const struct layer *layer, uint64_t first, struct obd_segment *out, size_t max)
 {
     if (first >= layer->index.nr)
