@@ -61,7 +61,8 @@ def _layer(descriptor: Descriptor, what: str) -> RemoteLayer:
     if not digest or not size:
         raise FormatError(
             f"{what} has no overlaybd annotations, so this is an ordinary image: make an overlaybd one "
-            "with the convertor of accelerated-container-image, or of a disk with image import and image push "
+            "with the convertor of accelerated-container-image, or of a disk with image import "
+            "and image push "
             "(a copy of one keeps them with skopeo copy --preserve-digests)"
         )
     if digest != descriptor.digest and descriptor.media_type.endswith("gzip"):
