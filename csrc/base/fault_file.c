@@ -68,7 +68,7 @@ static bool is_faulty(const char *path, const char *operation)
 
 static bool is_operation(const char *name)
 {
-    static const char *const known[] = {"write", "tear", "sync", "reserve", "read", "truncate"};
+    static const char *const known[] = {"write", "tear", "sync", "reserve", "read", "truncate", "punch"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i]) == 0)
             return true;
@@ -148,12 +148,18 @@ static int faulty_reserve(const char *path, int fd, uint64_t offset, uint64_t le
     return is_faulty(path, "reserve") ? -1 : file_calls_of_kernel.reserve(path, fd, offset, length);
 }
 
+static int faulty_punch(const char *path, int fd, uint64_t offset, uint64_t length)
+{
+    return is_faulty(path, "punch") ? -1 : file_calls_of_kernel.punch(path, fd, offset, length);
+}
+
 const struct file_calls file_calls_with_faults = {
     .read = faulty_read,
     .write = faulty_write,
     .sync = faulty_sync,
     .truncate = faulty_truncate,
     .reserve = faulty_reserve,
+    .punch = faulty_punch,
 };
 
 #endif

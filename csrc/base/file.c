@@ -234,6 +234,21 @@ enum obd_status file_reserve(struct file *file, uint64_t offset, uint64_t length
                             (unsigned long long)offset, file->path);
 }
 
+enum obd_status file_punch(struct file *file, uint64_t offset, uint64_t length)
+{
+    int failed;
+    do
+        failed = calls->punch(file->path, file->fd, offset, length);
+    while (failed != 0 && errno == EINTR);
+    if (failed == 0)
+        return OBD_OK;
+    if (errno == EOPNOTSUPP || errno == ENOSYS)
+        return status_set(OBD_E_UNSUPPORTED, "the file system of %s cannot give the space of a part of a file back",
+                          file->path);
+    return status_set_errno(errno, "cannot give %llu bytes at %llu of %s back", (unsigned long long)length,
+                            (unsigned long long)offset, file->path);
+}
+
 enum obd_status file_next_data(struct file *file, uint64_t offset, uint64_t *begin, uint64_t *end)
 {
     uint64_t size;

@@ -56,6 +56,10 @@ enum obd_status file_truncate(struct file *file, uint64_t size);
  * (fallocate KEEP_SIZE).  A file system that cannot reserve is OBD_OK. */
 enum obd_status file_reserve(struct file *file, uint64_t offset, uint64_t length);
 
+/* Gives the disk space of [offset, offset + length) back; it reads as zeros, and the
+ * size stays.  OBD_E_UNSUPPORTED when the file system cannot. */
+enum obd_status file_punch(struct file *file, uint64_t offset, uint64_t length);
+
 /* The first byte of data at or after offset, and the first hole after that
  * (SEEK_DATA, SEEK_HOLE); *begin = *end = size when only a hole is left. */
 enum obd_status file_next_data(struct file *file, uint64_t offset, uint64_t *begin, uint64_t *end);

@@ -41,10 +41,17 @@ static int kernel_reserve(const char *path, int fd, uint64_t offset, uint64_t le
     return fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
 }
 
+static int kernel_punch(const char *path, int fd, uint64_t offset, uint64_t length)
+{
+    (void)path;
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+}
+
 const struct file_calls file_calls_of_kernel = {
     .read = kernel_read,
     .write = kernel_write,
     .sync = kernel_sync,
     .truncate = kernel_truncate,
     .reserve = kernel_reserve,
+    .punch = kernel_punch,
 };

@@ -20,6 +20,7 @@ struct file_calls {
     int (*sync)(const char *path, int fd);
     int (*truncate)(const char *path, int fd, uint64_t size);
     int (*reserve)(const char *path, int fd, uint64_t offset, uint64_t length);
+    int (*punch)(const char *path, int fd, uint64_t offset, uint64_t length);
 };
 
 extern const struct file_calls file_calls_of_kernel;
