@@ -11,7 +11,8 @@
  * from memory and not kept.  Eviction is by chunk: recency with resistance to scans
  * (a chunk read once goes before one read again), never a pinned one.
  *
- * Thread-safe.  Lock order: miss_table.lock, then blob->lock, then cache->lock.
+ * Thread-safe.  Lock order: miss_table.lock, then cache->lock; the latter guards all
+ * blobs, and is held by no reader of what is present.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
