@@ -4,7 +4,7 @@
  * that the head has claimed for exactly the range that was asked for.
  *
  *   206, Content-Range of that very range and of a blob of that very size   data
- *   200, and the range begins at 0 (a body that goes on is cut off)         data
+ *   200, Content-Length of that size, and the range begins at 0             data
  *   3xx and 4xx, but for the next line's                        refused: the URL or
  *                                         its headers have stopped working
  *   408, 425, 429, 5xx                    busy: again after a pause
