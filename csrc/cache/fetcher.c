@@ -234,10 +234,12 @@ enum obd_status fetch_submit(struct fetch_job *job)
 void fetch_begin(struct origin *origin)
 {
     pthread_mutex_lock(&origin->fetcher->lock);
-    jobs_begin(origin);
-    if (!list_is_linked(&origin->place)) /* else it keeps its turn */
-        origin_place(origin);
-    fetcher_wake(origin->fetcher);
+    if (!list_is_empty(&origin->submitted)) {
+        jobs_begin(origin);
+        if (!list_is_linked(&origin->place)) /* else it keeps its turn */
+            origin_place(origin);
+        fetcher_wake(origin->fetcher);
+    }
     pthread_mutex_unlock(&origin->fetcher->lock);
 }
 
@@ -268,9 +270,9 @@ bool fetch_promote(struct fetch_job *job, uint64_t deadline_ns)
     if (job->class == FETCH_READ_AHEAD && job->state == FETCH_PENDING) {
         list_remove(&job->link);
         list_append(&origin->demand, &job->link);
+        fetcher_wake(origin->fetcher);
     }
     job->class = FETCH_DEMAND;
-    fetcher_wake(origin->fetcher);
     pthread_mutex_unlock(&origin->fetcher->lock);
     return is_in_time;
 }

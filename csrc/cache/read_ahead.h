@@ -6,13 +6,14 @@
  *
  *   a read that goes on where a run ends      the run grows; when less than half of
  *                                             the window is left ahead of it, the
- *                                             window is filled, then doubled
+ *                                             window is doubled and filled
  *   a read inside a run                       nothing: a command that missed runs again
  *   any other read                            begins a run of its own, in place of the
  *                                             least recent one, with half its window
  *
  * So a sequential reader soon has a long window, filled by few long requests, and
- * random reads fetch nothing but what they want.
+ * random reads fetch nothing but what they want.  A window is never longer than the
+ * run (in chunks), so no more is fetched in vain than was used.
  *
  * Thread-safe.  Who meets the lock taken by another reader is not noted: a guess is
  * not worth a wait.
@@ -27,7 +28,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define READ_AHEAD_MAX_WINDOW (4u << 20)
+#define READ_AHEAD_MAX_WINDOW (16u << 20)
 #define READ_AHEAD_NR_RUNS    4
 
 struct read_ahead_run {

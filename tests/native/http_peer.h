@@ -18,7 +18,7 @@
 
 #include "check.h"
 
-#define PEER_BLOB_SIZE       ((8u << 20) + 1000) /* the last chunk is short */
+#define PEER_BLOB_SIZE       ((20u << 20) + 1000) /* the last chunk is short */
 #define PEER_MAX_ACTS        16
 #define PEER_MAX_CONNECTIONS 64
 
@@ -44,7 +44,7 @@ struct act {
 };
 
 struct http_peer {
-    uint8_t *blob;
+    const uint8_t *blob;
     int listener;
     uint16_t port;
     pthread_t acceptor;
@@ -219,14 +219,23 @@ static inline void *peer_accept(void *argument)
     return NULL;
 }
 
+/* Made once, for all peers of a program; tests open them one after the other. */
+static inline const uint8_t *peer_blob(void)
+{
+    static uint8_t blob[PEER_BLOB_SIZE];
+    static bool is_made;
+    for (uint64_t i = 0; i < PEER_BLOB_SIZE && !is_made; i++)
+        blob[i] = peer_byte(i);
+    is_made = true;
+    return blob;
+}
+
 static inline void peer_open(struct http_peer *peer)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     memset(peer, 0, sizeof *peer);
-    peer->blob = malloc(PEER_BLOB_SIZE);
-    for (uint64_t i = 0; i < PEER_BLOB_SIZE; i++)
-        peer->blob[i] = peer_byte(i);
+    peer->blob = peer_blob();
     pthread_mutex_init(&peer->lock, NULL);
     pthread_cond_init(&peer->changed, NULL);
     peer->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -293,7 +302,6 @@ static inline void peer_close(struct http_peer *peer)
         close(peer->sockets[i]);
     }
     close(peer->listener);
-    free(peer->blob);
     pthread_cond_destroy(&peer->changed);
     pthread_mutex_destroy(&peer->lock);
 }

@@ -51,7 +51,17 @@ TEST(a_sequential_reader_is_kept_ahead_of_by_a_window_that_doubles_to_its_limit)
         longest = end - begin > longest ? end - begin : longest;
     }
     CHECK(fetched == 64 * MIB);
-    CHECK(longest >= 2 * MIB && nr_plans <= 40);
+    CHECK(longest >= 2 * MIB && nr_plans <= 50);
+    read_ahead_destroy(&ahead);
+}
+
+TEST(no_more_is_planned_than_was_read)
+{
+    uint64_t begin, end;
+    open_ahead(1024 * MIB, 16 * MIB);
+    for (uint64_t offset = 0; offset < 4 * MIB; offset += 4 * KIB)
+        if (plans(offset, 4 * KIB, &begin, &end))
+            CHECK(end - (offset + 4 * KIB) <= offset + 4 * KIB + 2 * UNIT);
     read_ahead_destroy(&ahead);
 }
 
@@ -105,6 +115,6 @@ TEST(a_window_shorter_than_a_chunk_is_none)
 }
 
 TEST_MAIN(T(a_first_read_plans_nothing), T(a_sequential_reader_is_kept_ahead_of_by_a_window_that_doubles_to_its_limit),
-          T(reading_the_same_again_changes_nothing), T(random_reads_plan_nothing),
+          T(no_more_is_planned_than_was_read), T(reading_the_same_again_changes_nothing), T(random_reads_plan_nothing),
           T(readers_side_by_side_each_have_their_run), T(nothing_is_planned_behind_the_end),
           T(a_window_shorter_than_a_chunk_is_none))
