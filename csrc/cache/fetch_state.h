@@ -174,7 +174,7 @@ struct fetch_range {
 /* Takes the next range that may be fetched now out of its origin; false: none may. */
 bool plan_next(struct fetcher *fetcher, struct fetch_range *range);
 
-/* ---- transfer.c: on the thread -------------------------------------------------- */
+/* ---- transfer.c (transfer.h): on the thread -------------------------------------------------- */
 
 struct transfer;
 

@@ -1,219 +1,21 @@
-/* transfer: one ranged GET.
- *
- * The head is judged before a byte of the body is used (response.h).  The body runs
- * over the jobs of the range in order: bytes gather in chunk until a job has all of
- * its own, and then go to its done at once.  Bytes of a job that was cancelled are
- * skipped.  When the last job is served or gone, the rest is not waited for.
- *
- * What a cut transfer leaves in chunk goes to its job as "partial", and the next
- * transfer begins behind it.
- *
- * The transfer is the thread's own; its list of jobs is guarded by the fetcher's
- * lock, because jobs may be cancelled and expire at any time.  A transfer counts as
- * a reference to its origin.
+/* transfer: beginning and ending a ranged GET.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include <assert.h>
+#include "cache/transfer.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/checked.h"
-#include "cache/fetch_state.h"
-
-/* A refusal may come with a page of text: it is read, so that the connection can be
- * used again, unless it is longer than this. */
-#define MAX_IGNORED_BODY (64u << 10)
 
 #define TRANSFER_OF(link_) LIST_ENTRY(link_, struct transfer, link)
 #define JOB_OF(link_)      LIST_ENTRY(link_, struct fetch_job, link)
 
-struct transfer {
-    CURL *easy;
-    struct fetcher *fetcher;
-    struct origin *origin;         /* counted */
-    struct resolution *resolution; /* counted */
-    struct list jobs;              /* what is still wanted, by offset; guarded by the lock */
-    struct list link;              /* in fetcher->running */
-    bool has_read_ahead;
-    uint64_t began_pauses; /* origin->nr_pauses at the start */
-
-    uint64_t begin, end; /* of the range asked for */
-    uint64_t at;         /* of the next byte to come */
-    uint8_t *chunk;      /* what has come of the job at chunk_offset, or NULL */
-    uint64_t chunk_offset;
-    uint32_t chunk_length;
-
-    struct response response;
-    bool is_judged;
-    enum response_verdict verdict;
-    uint64_t nr_ignored; /* bytes of a body that is no data */
-    uint64_t progress_ns;
-    bool is_sent; /* connected, and the request is out */
-    bool is_stalled;
-    char error[CURL_ERROR_SIZE];
-};
-
 struct list *transfer_jobs(struct list *link)
 {
     return &TRANSFER_OF(link)->jobs;
-}
-
-/* ---- the body -------------------------------------------------------------------- */
-
-/* The job whose bytes come next, as values: it may be cancelled at any time. */
-struct next_job {
-    uint64_t offset;
-    uint32_t length;
-};
-
-static bool find_next(struct transfer *transfer, struct next_job *next)
-{
-    pthread_mutex_lock(&transfer->fetcher->lock);
-    bool is_wanted = !list_is_empty(&transfer->jobs);
-    if (is_wanted) {
-        const struct fetch_job *job = JOB_OF(transfer->jobs.next);
-        *next = (struct next_job){job->offset, job->length};
-    }
-    pthread_mutex_unlock(&transfer->fetcher->lock);
-    return is_wanted;
-}
-
-static void drop_chunk(struct transfer *transfer)
-{
-    free(transfer->chunk);
-    transfer->chunk = NULL;
-    transfer->chunk_length = 0;
-}
-
-/* The job whose chunk is complete, out of the transfer; NULL: it was cancelled. */
-static struct fetch_job *take_served(struct transfer *transfer)
-{
-    struct fetch_job *served = NULL;
-    pthread_mutex_lock(&transfer->fetcher->lock);
-    if (!list_is_empty(&transfer->jobs) && JOB_OF(transfer->jobs.next)->offset == transfer->chunk_offset) {
-        served = JOB_OF(transfer->jobs.next);
-        job_leave(served);
-        transfer->origin->stats.fetched_bytes += served->length;
-        origin_chunk_came(transfer->origin);
-    }
-    pthread_mutex_unlock(&transfer->fetcher->lock);
-    return served;
-}
-
-static void serve(struct transfer *transfer)
-{
-    struct fetch_job *job = take_served(transfer);
-    if (job != NULL) {
-        void *bytes = transfer->chunk; /* given */
-        transfer->chunk = NULL;
-        job->done(job, OBD_OK, bytes);
-        origin_unref(transfer->origin); /* the job's; the transfer has its own */
-    }
-    drop_chunk(transfer);
-}
-
-/* Makes room for the job's bytes; the chunk of a job that is gone is dropped. */
-static bool prepare_chunk(struct transfer *transfer, const struct next_job *next)
-{
-    if (transfer->chunk != NULL && transfer->chunk_offset == next->offset)
-        return true;
-    drop_chunk(transfer);
-    transfer->chunk_offset = next->offset;
-    transfer->chunk = malloc(next->length);
-    return transfer->chunk != NULL;
-}
-
-/* Uses some of the bytes; 0: there is nobody for them, or no memory. */
-static size_t take_bytes(struct transfer *transfer, const char *bytes, size_t length)
-{
-    struct next_job next;
-    if (transfer->at >= transfer->end || !find_next(transfer, &next))
-        return 0;
-    size_t used;
-    if (transfer->at < next.offset) { /* of one that was cancelled */
-        used = min_u64(length, next.offset - transfer->at);
-    } else {
-        if (!prepare_chunk(transfer, &next))
-            return 0;
-        used = min_u64(length, next.length - transfer->chunk_length);
-        memcpy(transfer->chunk + transfer->chunk_length, bytes, used);
-        transfer->chunk_length += used;
-    }
-    transfer->at += used;
-    if (transfer->chunk != NULL && transfer->chunk_length == next.length)
-        serve(transfer);
-    return used;
-}
-
-static size_t ignore(struct transfer *transfer, size_t length)
-{
-    transfer->nr_ignored += length;
-    return transfer->nr_ignored <= MAX_IGNORED_BODY ? length : 0;
-}
-
-/* curl's write callback: anything but length ends the transfer. */
-static size_t on_body(char *bytes, size_t one, size_t length, void *argument)
-{
-    struct transfer *transfer = argument;
-    (void)one;
-    transfer->progress_ns = clock_now_ns();
-    if (!transfer->is_judged || transfer->verdict != RESPONSE_DATA)
-        return ignore(transfer, length);
-    size_t used = 0, more = 1;
-    while (used < length && more > 0) {
-        more = take_bytes(transfer, bytes + used, length - used);
-        used += more;
-    }
-    return used;
-}
-
-/* ---- the head ---------------------------------------------------------------------- */
-
-static void judge(struct transfer *transfer)
-{
-    struct origin *origin = transfer->origin;
-    transfer->verdict = response_judge(&transfer->response, transfer->begin, transfer->end, origin->size);
-    transfer->is_judged = true;
-    if (transfer->verdict != RESPONSE_DATA)
-        return;
-    pthread_mutex_lock(&origin->fetcher->lock);
-    origin_accepted(origin);
-    pthread_mutex_unlock(&origin->fetcher->lock);
-}
-
-static bool is_end_of_head(const char *line, size_t length)
-{
-    return length == 0 || line[0] == '\r' || line[0] == '\n';
-}
-
-/* curl's header callback.  A head that promises something else ends the transfer
- * before its body, which may be a whole blob, is sent. */
-static size_t on_head(char *line, size_t one, size_t length, void *argument)
-{
-    struct transfer *transfer = argument;
-    (void)one;
-    transfer->progress_ns = clock_now_ns();
-    if (!is_end_of_head(line, length)) {
-        response_line(&transfer->response, line, length);
-        return length;
-    }
-    if (transfer->response.status < 200) /* interim: the real one follows */
-        return length;
-    judge(transfer);
-    return transfer->verdict == RESPONSE_WRONG ? 0 : length;
-}
-
-/* From here on it is the server's turn: until now the connect time-out was in force. */
-static int on_sent(void *argument, char *remote, char *local, int remote_port, int local_port)
-{
-    struct transfer *transfer = argument;
-    (void)remote, (void)local, (void)remote_port, (void)local_port;
-    transfer->is_sent = true;
-    transfer->progress_ns = clock_now_ns();
-    return CURL_PREREQFUNC_OK;
 }
 
 /* ---- beginning ------------------------------------------------------------------------ */
@@ -229,12 +31,7 @@ static CURLcode set_request(struct transfer *transfer)
         curl_easy_setopt(easy, CURLOPT_RANGE, range),
         curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer),
         curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error),
-        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body),
-        curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer),
-        curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head),
-        curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer),
-        curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_sent),
-        curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer),
+        transfer_receive(transfer),
     };
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (codes[i] != CURLE_OK)
@@ -370,7 +167,7 @@ static void settle(struct transfer *transfer, CURLcode code)
 static void free_transfer(struct transfer *transfer)
 {
     struct origin *origin = transfer->origin;
-    drop_chunk(transfer);
+    transfer_drop_chunk(transfer);
     curl_easy_cleanup(transfer->easy); /* before the headers, which it borrows */
     pthread_mutex_lock(&transfer->fetcher->lock);
     transfer->resolution->host->nr_running--;
@@ -412,12 +209,6 @@ static uint64_t stalls_at(const struct transfer *transfer)
     return transfer->progress_ns + patience_ms * NS_PER_MS;
 }
 
-static bool is_wanted(struct transfer *transfer)
-{
-    struct next_job next;
-    return find_next(transfer, &next);
-}
-
 uint64_t transfers_check(struct fetcher *fetcher, uint64_t now_ns)
 {
     uint64_t next_ns = NEVER_NS;
@@ -426,7 +217,7 @@ uint64_t transfers_check(struct fetcher *fetcher, uint64_t now_ns)
         struct transfer *transfer = TRANSFER_OF(link);
         next = link->next;
         transfer->is_stalled = stalls_at(transfer) <= now_ns;
-        if (transfer->is_stalled || !is_wanted(transfer))
+        if (transfer->is_stalled || !transfer_is_wanted(transfer))
             end_transfer(transfer, CURLE_OK);
         else
             next_ns = min_u64(next_ns, stalls_at(transfer));
