@@ -178,12 +178,24 @@ struct obd_cache_stats {
     uint64_t nr_not_kept;
 };
 
+/* OBD_E_BUSY names the owner; a read-only folder opens and keeps nothing new. */
+int obd_cache_open(const struct obd_cache_params *params, struct cache **out);
+void obd_cache_close(struct cache *cache); /* all its sources closed */
+void obd_cache_stats(struct cache *cache, struct obd_cache_stats *stats);
+
 struct obd_cached_source_stats {
     uint64_t fetched_bytes; /* from the registry, by all sources of the origin */
     uint64_t nr_requests;   /* GETs, likewise */
     uint64_t nr_errors[20]; /* chunks that did not come, by enum obd_status; likewise */
-    uint64_t cached_bytes;  /* read from chunks that were here */
+    uint64_t cached_bytes;  /* of this source: read without waiting */
 };
+
+/* digest: 32 bytes. */
+int obd_source_open_cached(struct cache *cache, struct origin *origin, const uint8_t *digest, struct source **out);
+/* Starts fetching what is absent of the range; nobody waits for it, so it is given up
+ * after a minute: a few MiB at a time. */
+int obd_source_prefetch(struct source *source, uint64_t offset, uint64_t length);
+int obd_cached_source_stats(struct source *source, struct obd_cached_source_stats *stats);
 
 /* ---- layers -------------------------------------------------------------- */
 
