@@ -161,8 +161,7 @@ enum response_verdict response_judge(const struct response *response, uint64_t b
         return RESPONSE_WRONG;
     if (response->status == 206)
         return is_right_range(response, begin, end, size) ? RESPONSE_DATA : RESPONSE_WRONG;
-    bool is_whole =
-        response->status == 200 && begin == 0 && response->has_length && response->content_length == size;
+    bool is_whole = response->status == 200 && begin == 0 && response->has_length && response->content_length == size;
     return is_whole ? RESPONSE_DATA : RESPONSE_WRONG;
 }
 
