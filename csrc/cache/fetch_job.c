@@ -40,6 +40,7 @@ void jobs_begin(struct origin *origin)
         job->state = FETCH_PENDING;
         list_append(queue_of(job), &job->link);
         insert_by_offset(job);
+        origin_hurry(origin, job->deadline_ns);
     }
 }
 

@@ -117,6 +117,7 @@ struct origin {
     struct list place;     /* in host->ready or fetcher->paused */
 
     uint64_t resume_ns;              /* paused until then */
+    bool is_told_to_wait;            /* that long, by the server */
     unsigned nr_failures;            /* in a row */
     uint64_t nr_pauses;              /* ever */
     uint64_t random;                 /* for the next pause */
@@ -128,6 +129,8 @@ struct origin {
 void origin_place(struct origin *origin);
 /* A transfer with this resolution failed; it was begun after began_pauses pauses. */
 void origin_failed(struct origin *origin, uint64_t began_pauses, const char *reason, uint32_t retry_after_ms);
+/* Somebody has time until then only: the pause shall not be all of it. */
+void origin_hurry(struct origin *origin, uint64_t deadline_ns);
 /* A transfer with this resolution was refused. */
 void origin_refused(struct origin *origin, const struct resolution *resolution, const struct response *response);
 /* The server sends what was asked for: its resolution works. */

@@ -2,7 +2,9 @@
  *
  * A failure that may pass (busy, cut, unreachable) pauses the whole origin: its jobs
  * have nothing else to try.  The pause doubles with every failure in a row; of the
- * transfers that ran side by side when it began only the first one counts.
+ * transfers that ran side by side when it began only the first one counts.  Who has
+ * less time than the pause is long is not left without a try: the pause ends half-way
+ * to his deadline, unless the server asked for it (Retry-After).
  *
  * A refusal drops the resolution and asks Python for another.  One that is refused
  * at once, with the status that the one before it had, shows that asking does not
@@ -170,6 +172,15 @@ static uint64_t pause_ns(struct origin *origin)
     return pause / 2 + (origin->random >> 33) % (pause / 2);
 }
 
+void origin_hurry(struct origin *origin, uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+    if (origin->is_told_to_wait || deadline_ns <= now_ns)
+        return;
+    uint64_t half_way_ns = now_ns + max_u64(FIRST_PAUSE_MS * NS_PER_MS, (deadline_ns - now_ns) / 2);
+    origin->resume_ns = min_u64(origin->resume_ns, half_way_ns);
+}
+
 void origin_failed(struct origin *origin, uint64_t began_pauses, const char *reason, uint32_t retry_after_ms)
 {
     snprintf(origin->failure, sizeof origin->failure, "%s", reason);
@@ -179,6 +190,9 @@ void origin_failed(struct origin *origin, uint64_t began_pauses, const char *rea
     origin->nr_failures++;
     origin->nr_pauses++;
     origin->resume_ns = clock_now_ns() + pause;
+    origin->is_told_to_wait = retry_after_ms > 0;
+    for (struct list *link = origin->by_offset.next; link != &origin->by_offset; link = link->next)
+        origin_hurry(origin, LIST_ENTRY(link, struct fetch_job, by_offset)->deadline_ns);
 }
 
 static bool does_asking_help(struct origin *origin, uint32_t status)

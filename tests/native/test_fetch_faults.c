@@ -164,6 +164,28 @@ TEST(a_server_that_is_not_there_is_unreachable)
     fixture_close(&fixture);
 }
 
+TEST(who_comes_in_a_long_pause_with_little_time_is_not_left_without_a_try)
+{
+    struct noted_job patient, hasty;
+    struct act acts[7];
+    for (unsigned i = 0; i < 7; i++)
+        acts[i] = (struct act){.kind = ACT_CLOSE};
+    open_impatient();
+    peer_script(&fixture.peer, acts, 7);
+    noted_init(&patient, &fixture, 1);
+    patient.job.deadline_ns = SECONDS(60);
+    CHECK_OK(fetch_submit(&patient.job));
+    fetch_begin(fixture.origin);
+    peer_wait_for_requests(&fixture.peer, 7); /* the next pause is 2.5 s at least */
+    noted_init(&hasty, &fixture, 9);
+    hasty.job.deadline_ns = clock_now_ns() + 1500 * NS_PER_MS;
+    CHECK_OK(fetch_submit(&hasty.job));
+    fetch_begin(fixture.origin);
+    all_came_right(&hasty, 1);
+    all_came_right(&patient, 1);
+    fixture_close(&fixture);
+}
+
 /* ---- refusals: Python is asked ------------------------------------------------------------ */
 
 TEST(a_refusal_asks_for_another_resolution)
@@ -302,8 +324,10 @@ TEST_MAIN(T(busy_answers_are_tried_again), T(retry_after_is_obeyed), T(a_cut_bod
           T(a_connection_closed_without_an_answer_is_tried_again), T(another_range_than_asked_for_is_not_used),
           T(a_range_of_another_blob_is_not_used), T(a_whole_blob_instead_of_a_range_is_not_read),
           T(a_whole_blob_is_read_from_when_the_range_begins_at_0), T(what_keeps_going_wrong_ends_with_its_reason),
-          T(a_server_that_is_not_there_is_unreachable), T(a_refusal_asks_for_another_resolution),
-          T(a_redirect_is_handed_to_the_resolver_as_it_was_sent), T(a_refusal_that_comes_back_at_once_is_an_error),
-          T(a_refusal_after_data_is_the_first_of_a_new_row), T(a_chain_of_redirects_is_followed_and_a_circle_is_not),
-          T(transfers_refused_side_by_side_ask_once), T(a_resolver_that_fails_ends_the_jobs_with_its_words),
-          T(a_resolution_that_is_over_is_asked_for_anew), T(only_http_urls_and_whole_headers_are_taken))
+          T(a_server_that_is_not_there_is_unreachable),
+          T(who_comes_in_a_long_pause_with_little_time_is_not_left_without_a_try),
+          T(a_refusal_asks_for_another_resolution), T(a_redirect_is_handed_to_the_resolver_as_it_was_sent),
+          T(a_refusal_that_comes_back_at_once_is_an_error), T(a_refusal_after_data_is_the_first_of_a_new_row),
+          T(a_chain_of_redirects_is_followed_and_a_circle_is_not), T(transfers_refused_side_by_side_ask_once),
+          T(a_resolver_that_fails_ends_the_jobs_with_its_words), T(a_resolution_that_is_over_is_asked_for_anew),
+          T(only_http_urls_and_whole_headers_are_taken))
