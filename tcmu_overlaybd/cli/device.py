@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from tcmu_overlaybd.cli.options import is_quiet, json_output, print_json, verbosity
-from tcmu_overlaybd.cli.tables import print_fields
+from tcmu_overlaybd.cli.tables import print_columns, print_fields
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.folders import Folders
@@ -223,9 +223,3 @@ def row_of(device: DeviceStatus) -> tuple[str, ...]:
     source = device.source[-1] if device.source else "(new)"
     more = f" (+{len(device.source) - 1})" if len(device.source) > 1 else ""
     return device.name, device.state, device.disk or "-", str(device.size), mode, source + more
-
-
-def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,8 +1,8 @@
-"""Facts as lines of text: ``name: value``, nested ones indented."""
+"""Facts as lines of text, ``name: value``, nested ones indented; rows in columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -26,3 +26,10 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """The first row is the headings; all have as many cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

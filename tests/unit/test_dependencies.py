@@ -35,11 +35,12 @@ PYTHON_MAY_USE = {
     "config": LOWEST,
     "scsi": LOWEST,
     "registry": LOWEST | {"config"},
+    "remote": (MIDDLE - {"scsi"}) | {"registry"},
     "image": MIDDLE - {"scsi"},
     "lio": MIDDLE,
     "nbd": MIDDLE | {"image", "lio"},
     "daemon": MIDDLE | {"image", "lio", "nbd"},
-    "cli": MIDDLE | {"image", "lio", "nbd", "daemon", "registry"},
+    "cli": MIDDLE | {"image", "lio", "nbd", "daemon", "registry", "remote"},
     "__main__": {"cli"},
 }
 

@@ -1,0 +1,1 @@
+"""Blobs of registries as sources: what joins ``registry`` (talk) and ``native`` (bytes)."""
