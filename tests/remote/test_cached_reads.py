@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from small_disk import small_tmpfs
 
 from tcmu_overlaybd.errors import UsageError
 from tcmu_overlaybd.registry.deadline import Deadline
@@ -120,3 +121,21 @@ def test_thirty_two_long_readers_of_a_tiny_cache_all_end_with_right_bytes(
 
         assert all(pool.map(read, range(96)))
         assert blobs.cache.stats().used_bytes <= limit
+
+
+def test_a_full_disk_under_the_cache_fails_no_read(open_registry, client_of, tmp_path):
+    blob = random_blob(64 * MIB, 3)
+    url = pushed(client_of, open_registry, "t/sequential", blob)
+    with (
+        small_tmpfs(tmp_path / "small", "3m") as folder,
+        Blobs(folder) as blobs,
+        ThreadPoolExecutor(32) as pool,
+    ):
+        source = blobs.open(url, blob.data)
+
+        def read(number: int) -> bool:
+            offset = number * 11 % 63 * MIB + 4096 * number
+            return source.read(MIB, offset, READ_TIMEOUT_MS) == blob.data[offset : offset + MIB]
+
+        assert all(pool.map(read, range(96)))
+        assert blobs.cache.stats().not_kept > 0
