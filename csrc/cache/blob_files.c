@@ -74,7 +74,7 @@ void blob_files_leave(struct blob *blob)
 
 static enum obd_status make_data(struct blob *blob)
 {
-    enum obd_status status = file_open(blob->path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644, &blob->data);
+    enum obd_status status = file_open(blob->path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, &blob->data);
     return status == OBD_OK ? file_truncate(blob->data, blob_size(blob)) : status;
 }
 

@@ -86,7 +86,7 @@ static enum obd_status take_lock(struct cache *cache)
     if (status != OBD_OK)
         return status;
     int flags = cache->is_read_only ? O_RDONLY : O_RDWR | O_CREAT;
-    status = file_open(path, flags | O_NOFOLLOW, 0644, &cache->owner_lock);
+    status = file_open(path, flags | O_NOFOLLOW, 0600, &cache->owner_lock);
     if (status != OBD_OK)
         return cache->is_read_only && status == OBD_E_NOT_FOUND ? OBD_OK : status;
     status = file_lock(cache->owner_lock, cache->is_read_only ? FILE_SHARED : FILE_EXCLUSIVE);
@@ -100,7 +100,7 @@ static enum obd_status take_lock(struct cache *cache)
 static enum obd_status write_version(const char *path)
 {
     struct file *file;
-    enum obd_status status = file_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0644, &file);
+    enum obd_status status = file_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600, &file);
     if (status != OBD_OK)
         return status;
     status = write_line(file, VERSION_TEXT "\n");
@@ -134,7 +134,7 @@ static void check_punching(struct cache *cache)
 
 static enum obd_status make_folder(const char *path)
 {
-    if (mkdir(path, 0755) == 0 || errno == EEXIST)
+    if (mkdir(path, 0700) == 0 || errno == EEXIST)
         return OBD_OK;
     return status_set_errno(errno, "cannot make the folder %s", path);
 }

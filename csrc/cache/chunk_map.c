@@ -315,7 +315,7 @@ enum obd_status chunk_map_create_file(struct chunk_map *map)
 {
     struct file *file;
     assert(map->file == NULL && map->nr_present == 0);
-    enum obd_status status = file_open(map->path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644, &file);
+    enum obd_status status = file_open(map->path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, &file);
     if (status != OBD_OK)
         return status;
     status = write_new(file, map);

@@ -55,6 +55,12 @@ def damage(path: Path, offset: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
+def test_what_is_cached_is_for_its_owner_only(cached, folder):
+    kept = [path for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+    assert kept == []
+    assert len(list(folder.rglob("*"))) >= 5, "lock, version, blobs, and the two files of one"
+
+
 def test_list_and_verify_look_while_the_cache_is_in_use(cached, folder, blob, program):
     listed = json.loads(program("cache", "list", "--folder", folder, "--json").stdout)
     assert listed["folder"] == str(folder)
