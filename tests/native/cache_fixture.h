@@ -17,7 +17,7 @@
 
 #define CHUNK (64u << 10)
 #define PAGE  4096u
-/* What the map of a blob of up to 512 chunks takes. */
+/* What the map of a blob of up to 102 chunks takes. */
 #define MAP_ROOM (2 * PAGE)
 
 struct cache_fixture {
@@ -50,6 +50,15 @@ static inline void fixture_remove(struct cache_fixture *fixture)
     char command[128];
     snprintf(command, sizeof command, "rm -rf '%s'", fixture->folder);
     CHECK(system(command) == 0);
+}
+
+/* Gives the folder to another user, and becomes that user until seteuid(0). */
+static inline void fixture_become_owner(struct cache_fixture *fixture, uid_t uid)
+{
+    char command[128];
+    snprintf(command, sizeof command, "chown -R %u '%s'", (unsigned)uid, fixture->folder);
+    CHECK(system(command) == 0);
+    CHECK(seteuid(uid) == 0);
 }
 
 static inline void fixture_close(struct cache_fixture *fixture)
