@@ -40,6 +40,7 @@ struct header {
 struct record {
     uint32_t flags;
     uint32_t crc;
+    uint8_t sha256[32];
 };
 
 _Static_assert(sizeof(struct header) == 60, "as chunk_map.h says");

@@ -11,9 +11,11 @@
  *       24    32  SHA-256 of the blob (its digest)
  *       56     4  crc32c_raw of bytes 0..55, seed 0
  *
- *   then one record of 8 bytes a chunk
- *        0     4  flags: bit 0 present
+ *   then one record of 40 bytes a chunk
+ *        0     4  flags: bit 0 present; bit 1 the SHA-256 is given
  *        4     4  crc32c_raw of the chunk's bytes, seed = low 32 bits of its number
+ *        8    32  SHA-256 of the chunk's bytes, for reads that are verified against a
+ *                 list of digests; nothing gives it yet, and so it is zeros
  *
  * Nothing is synced, so no header can promise that the chunks it describes are on
  * the disk: a map and its data may be of different moments after a power cut, even
@@ -40,7 +42,7 @@
 #define CHUNK_MAX_SIZE (1u << 20)
 
 #define CHUNK_MAP_HEADER_SIZE 4096
-#define CHUNK_MAP_RECORD_SIZE 8
+#define CHUNK_MAP_RECORD_SIZE 40
 
 struct chunk_map;
 

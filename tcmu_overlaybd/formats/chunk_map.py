@@ -11,8 +11,9 @@ them are in the data file beside it.  A header of one 4096-byte block, little-en
         24    32  digest       SHA-256 of the blob
         56     4  header_crc   of bytes 0 to 55, seed 0
 
-then for each chunk 8 bytes: u32 flags (bit 0: present), u32 CRC of the chunk's bytes,
-whose seed is the low 32 bits of the chunk's number.
+then for each chunk 40 bytes: u32 flags (bit 0: present, bit 1: the SHA-256 is given),
+u32 CRC of the chunk's bytes, whose seed is the low 32 bits of the chunk's number, and the
+SHA-256 of its bytes, zeros where it is not given.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from tcmu_overlaybd.errors import FormatError
 MAGIC = b"OBDCHNK\x01"
 VERSION = 1
 HEADER_SIZE = 4096
-RECORD_SIZE = 8
+RECORD_SIZE = 40
 CHUNK_SIZES = tuple(1 << shift for shift in range(16, 21))
 
 FLAG_PRESENT = 1 << 0
 
 _HEADER = struct.Struct("<8sIIQ32sI")
-_RECORD = struct.Struct("<II")
+_RECORD = struct.Struct("<II32x")
 _CHECKED = 56  # bytes of the header that its CRC is of
 
 # The raw CRC-32C of spec/zfile.md section 4, given by the caller (native.crc32c).

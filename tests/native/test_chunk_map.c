@@ -99,8 +99,8 @@ TEST(test_a_map_of_another_length_than_its_header_says_is_refused)
 {
     struct chunk_map *map = make();
     chunk_map_free(map);
-    CHECK(truncate(path, CHUNK_MAP_HEADER_SIZE + 8 * NR_CHUNKS - 1) == 0);
-    CHECK_FAILS(chunk_map_load(path, &map), OBD_E_CORRUPT, "its header says 4136");
+    CHECK(truncate(path, CHUNK_MAP_HEADER_SIZE + CHUNK_MAP_RECORD_SIZE * NR_CHUNKS - 1) == 0);
+    CHECK_FAILS(chunk_map_load(path, &map), OBD_E_CORRUPT, "its header says 4296");
     CHECK(truncate(path, 20) == 0);
     CHECK_FAILS(chunk_map_load(path, &map), OBD_E_CORRUPT, "shorter");
 }

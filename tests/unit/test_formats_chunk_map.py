@@ -23,7 +23,7 @@ def map_file(
     header = b"OBDCHNK\x01" + struct.pack("<IIQ", version, chunk_size, blob_size) + DIGEST
     header += struct.pack("<I", crc32c(header, 0))
     nr_chunks = -(-blob_size // chunk_size) if chunk_size else 0
-    records = [struct.pack("<II", n in present, present.get(n, 0)) for n in range(nr_chunks)]
+    records = [struct.pack("<II32x", n in present, present.get(n, 0)) for n in range(nr_chunks)]
     return header.ljust(4096, b"\0") + b"".join(records)
 
 
@@ -54,8 +54,8 @@ def test_parse_refuses_a_header_with_one_damaged_byte(offset):
         (map_file({}, blob_size=0), "makes no sense"),
         (map_file({}, chunk_size=CHUNK + 1), "makes no sense"),
         (map_file({}, chunk_size=0), "makes no sense"),
-        (map_file({})[:-1], "4127 bytes long, but its header says 4128"),
-        (map_file({}) + b"\0", "4129 bytes long"),
+        (map_file({})[:-1], "4255 bytes long, but its header says 4256"),
+        (map_file({}) + b"\0", "4257 bytes long"),
     ],
 )
 def test_parse_refuses_what_breaks_a_rule(data, sentence):
