@@ -2,7 +2,8 @@
 
 The time-outs of requests bound a single ``recv``, so a peer that sends a byte every few
 seconds holds a thread for as long as it likes, in the head as in the body.  Here every
-read of the socket is given what is left of the deadline.
+read of the socket is given what is left of the deadline, as is the wait for one of the
+connections that a host may have at once.
 
 The trust that an adapter is given is the only one: what requests would add (certifi's
 bundle, from ``verify``) is left out.
@@ -85,11 +86,19 @@ class _SecureConnection(HTTPSConnection):
     response_class = _BoundedResponse
 
 
-class _Pool(HTTPConnectionPool):
+class _BoundedWait:
+    """A pool where a request waits for a connection to be free until its deadline, then EmptyPoolError."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        left = _bound.deadline.remaining()
+        return super()._get_conn(None if left == float("inf") else left)  # type: ignore[misc]
+
+
+class _Pool(_BoundedWait, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(HTTPSConnectionPool):
+class _SecurePool(_BoundedWait, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
@@ -101,7 +110,7 @@ class BoundedAdapter(HTTPAdapter):
 
     def __init__(self, context: ssl.SSLContext, connections_per_host: int) -> None:
         self._context = context
-        super().__init__(pool_maxsize=connections_per_host)
+        super().__init__(pool_maxsize=connections_per_host, pool_block=True)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs, ssl_context=self._context)

@@ -7,6 +7,7 @@ it will not.  A sentence never quotes the lower library, whose texts have URLs i
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -88,13 +89,11 @@ class HttpReply:
         return bytes(body)
 
     def discard(self) -> bytes:
-        """Reads away what is left of a short body, so that the connection can be used again."""
+        """Reads away what is left of a short body, so that the connection can be used again, and closes."""
         body = bytearray()
-        try:
+        with self, contextlib.suppress(OverlayBDError):
             while len(body) <= DISCARD_SIZE and (piece := self._read_some()):
                 body += piece
-        except OverlayBDError:
-            self._response.close()
         return bytes(body)
 
     def close(self) -> None:

@@ -121,6 +121,17 @@ def test_connections_are_used_again(server):
     assert (len(server.seen), server.nr_connections) == (3, 1)
 
 
+def test_who_waits_for_a_connection_waits_until_the_deadline(server):
+    server.put("/x", bytes(1000))
+    wire = Wire(Transport(proxy="", connections_per_host=1))
+    first = wire.send(HttpRequest("GET", server.url + "/x"), Deadline.after(10), "w")
+    with pytest.raises(TimeoutExpiredError, match=r"w: not done within 0.2 s"):
+        wire.send(HttpRequest("GET", server.url + "/x"), Deadline.after(0.2), "w")
+    first.discard()
+    wire.send(HttpRequest("GET", server.url + "/x"), Deadline.after(10), "w").discard()
+    wire.close()
+
+
 # -- what is sent
 
 
