@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 
 import requests
 import truststore
-from requests.utils import should_bypass_proxies
 
 from tcmu_overlaybd import __version__
 from tcmu_overlaybd.errors import MissingError, UnavailableError, UsageError
 from tcmu_overlaybd.registry.bounded_http import BoundedAdapter
+from tcmu_overlaybd.registry.no_proxy import is_exempt
 
 USER_AGENT = f"tcmu-overlaybd/{__version__}"
 
@@ -113,8 +113,9 @@ class Transport:
 
 def _environment_proxy(url: str) -> str:
     """What libcurl would take from the environment for url; "" for none."""
-    scheme = urlsplit(url).scheme
-    if should_bypass_proxies(url, no_proxy=None):
+    parts = urlsplit(url)
+    scheme = parts.scheme
+    if is_exempt(parts.hostname or "", _variable("no_proxy")):
         return ""
     # In CGI programs HTTP_PROXY is a header of the request, so its sender's choice.
     own = os.environ.get("http_proxy", "") if scheme == "http" else _variable(f"{scheme}_proxy")
