@@ -48,7 +48,12 @@ class Seen:
 
     @property
     def path(self) -> str:
-        return urlsplit(self.target).path
+        return path_of(self.method, self.target)
+
+
+def path_of(method: str, target: str) -> str:
+    """Without query; of a tunnel (CONNECT): host and port."""
+    return target if method == "CONNECT" else urlsplit(target).path
 
 
 @dataclass(frozen=True)
@@ -300,6 +305,11 @@ class ScriptedServer:
             chosen = [seen for seen in self.seen if path in (None, seen.path)]
         return [seen.headers[name.lower()] for seen in chosen if name.lower() in seen.headers]
 
+    @property
+    def nr_open(self) -> int:
+        """Connections that are open now."""
+        return self._server.nr_open
+
     def forget(self) -> None:
         with self._lock:
             self.seen.clear()
@@ -379,7 +389,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @property
     def path_only(self) -> str:
-        return urlsplit(self.path).path
+        return path_of(self.command, self.path)
 
     def setup(self) -> None:
         super().setup()
@@ -401,7 +411,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
 
     # Names that http.server looks for.
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = serve  # noqa: N815
 
     def send(self, answer: Answer) -> None:
         self.wfile.write(self.head_of(answer) + (b"" if self.command == "HEAD" else answer.body))
@@ -454,6 +464,10 @@ class _Server(socketserver.ThreadingTCPServer):
     def shutdown_request(self, request: Any) -> None:
         # shutdown() first would send a FIN where a fault wants an RST.
         self.close_request(request)
+
+    @property
+    def nr_open(self) -> int:
+        return len(self._open)
 
     def close_connections(self) -> None:
         for connection in list(self._open):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urljoin
 
 from tcmu_overlaybd.errors import FailedError
 from tcmu_overlaybd.native.cache import Cache, CachedSource
 from tcmu_overlaybd.native.fetcher import Fetcher, Origin, Question, Resolution
+from tcmu_overlaybd.registry.transport import Transport
 
+DIRECT = Transport(proxy="")
 CHUNK_SIZE = 64 << 10
 READ_TIMEOUT_MS = 60_000
 
@@ -29,20 +32,12 @@ class Blobs:
         *,
         limit_bytes: int = 1 << 30,
         chunk_size: int = CHUNK_SIZE,
-        stall_timeout_ms: int = 0,
-        connect_timeout_ms: int = 0,
-        ca_file: str | None = None,
+        transport: Transport = DIRECT,
     ) -> None:
         self.cache = Cache.open(
             str(folder), limit_bytes=limit_bytes, free_floor_bytes=0, chunk_size=chunk_size
         )
-        self.fetcher = Fetcher.open(
-            user_agent="test",
-            proxy="",
-            stall_timeout_ms=stall_timeout_ms,
-            connect_timeout_ms=connect_timeout_ms,
-            ca_file=ca_file,
-        )
+        self.fetcher = Fetcher.open(**asdict(transport.curl_values()))
         self.questions: list[Question] = []
         self._resolutions: dict[int, Resolution] = {}
         self._numbers = itertools.count(1)

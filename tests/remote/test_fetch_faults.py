@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
 from tcmu_overlaybd.native.cache import CachedSource
+from tcmu_overlaybd.registry.transport import Transport
 from tests.registry.images import random_blob
 from tests.registry.scripted_server import (
     Cut,
@@ -36,7 +37,8 @@ BLOB = random_blob(12 * CHUNK_SIZE + 777, 8)
 PATH = f"/v2/t/x/blobs/{BLOB.digest}"
 SECRET = "signature=do-not-show"
 
-STALL_MS = 250  # so that a stall is found out while the test is young
+# So that a stall is found out while the test is young.
+QUICK = Transport(proxy="", stall_timeout_s=0.25)
 
 FAULTS: dict[str, Fault] = {
     "400": Status(400),
@@ -93,7 +95,7 @@ def put(server: ScriptedServer) -> str:
 def test_after_one_fault_the_right_bytes_come(server, tmp_path, fault, offset):
     url = put(server)
     server.fault(PATH, fault)
-    with Blobs(tmp_path, stall_timeout_ms=STALL_MS) as blobs:
+    with Blobs(tmp_path, transport=QUICK) as blobs:
         source = blobs.open(url, BLOB.data)
         assert source.read(7 * CHUNK_SIZE, offset, READ_TIMEOUT_MS) == BLOB.data[offset:][: 7 * CHUNK_SIZE]
 
@@ -115,7 +117,7 @@ def test_a_fault_that_stays_is_an_error_before_the_deadline(server, tmp_path, na
     url = put(server)
     server.always(PATH, FAULTS[name])
     server.always("/v2/t/y/blobs/elsewhere", redirect("elsewhere"))
-    with Blobs(tmp_path, stall_timeout_ms=STALL_MS) as blobs:
+    with Blobs(tmp_path, transport=QUICK) as blobs:
         source = blobs.open(url, BLOB.data)
         began = time.monotonic()
         with pytest.raises(UnavailableError) as caught:
@@ -179,7 +181,7 @@ def test_whatever_faults_come_no_wrong_byte_is_read(tmp_path_factory, script, wa
     with ScriptedServer() as server:
         url = put(server)
         server.fault(PATH, *script)
-        with Blobs(tmp_path_factory.mktemp("cache"), stall_timeout_ms=STALL_MS) as blobs:
+        with Blobs(tmp_path_factory.mktemp("cache"), transport=QUICK) as blobs:
             source = blobs.open(url, BLOB.data)
             for offset, length in wanted:
                 check_read(source, offset, min(length, len(BLOB.data) - offset))

@@ -23,6 +23,7 @@ PROGRAM = """
     from tests.registry.images import random_blob
     from tests.remote.cached_blob import Blobs
     from tcmu_overlaybd.errors import FailedError
+    from tcmu_overlaybd.registry.transport import Transport
 
     url, folder, notes = sys.argv[1:]
     good, bad = random_blob(8 << 20, 12), random_blob(8 << 20, 13)
@@ -34,7 +35,7 @@ PROGRAM = """
         except FailedError as error:
             ended.append(str(error))
 
-    with Blobs(Path(folder), connect_timeout_ms=3000) as blobs:
+    with Blobs(Path(folder), transport=Transport(proxy="", connect_timeout_s=3)) as blobs:
         hanging = blobs.open("http://hangs.test/blob", bad.data)
         waiting = [threading.Thread(target=read_in_vain, args=(hanging, i)) for i in range(12)]
         for thread in waiting:
