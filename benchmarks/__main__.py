@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import opening, plots, reads, resident, vm
+from benchmarks import opening, plots, reads, registry, resident, vm
 from benchmarks.baseline import Baseline
 from benchmarks.pairs import MIN_PAIRS, Result
 
@@ -25,6 +25,8 @@ def cases(out: Path, nr_pairs: int) -> Iterator[tuple[str, Case]]:
     ):
         for nr_threads, goal in ((1, alone), (2, reads.TWO_THREADS_GOAL)):
             yield f"{name}-{nr_threads}", partial(_reads, make, folder, baseline, nr_threads, goal, nr_pairs)
+    yield "cold", partial(_one, registry.cold, folder, nr_pairs)
+    yield "warm", partial(_one, registry.warm, folder, nr_pairs)
     yield "open-32", partial(_one, opening.stack_of_32, folder, nr_pairs)
     yield "resident", partial(_one, resident.idle_device, folder)
     if vm.can_run():
