@@ -10,18 +10,18 @@ A blob goes up in chunks, so that a broken connection costs one of them::
     PUT Location?digest=          201
 
 Where a session goes on is said by the registry with each answer, on any host it likes;
-proof of who we are goes to the registry only.
+proof of who we are goes to the registry only.  With KeptUploads a session also outlives
+the process that began it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Sequence
+from contextlib import closing
+from enum import StrEnum
 from http import HTTPStatus
-from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote
 
 from tcmu_overlaybd.errors import (
@@ -33,8 +33,10 @@ from tcmu_overlaybd.errors import (
     UnavailableError,
 )
 from tcmu_overlaybd.registry.auth import Scope
+from tcmu_overlaybd.registry.blob_sources import BlobSource
 from tcmu_overlaybd.registry.client import Progress, RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
+from tcmu_overlaybd.registry.kept_uploads import KeptUpload, KeptUploads
 from tcmu_overlaybd.registry.redirects import redirect_url
 from tcmu_overlaybd.registry.refusals import status_error
 from tcmu_overlaybd.registry.wire import HttpReply, HttpRequest
@@ -47,61 +49,34 @@ MAX_SETBACKS = 5  # failures in a row without a byte of progress
 _OCTETS = "application/octet-stream"
 
 
-class BlobSource(Protocol):
-    """What is to be uploaded."""
+class Outcome(StrEnum):
+    """How a blob came to be there."""
 
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly so many bytes."""
-
-
-class FileBlob:
-    """A file that does not change meanwhile."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("rb")
-        self._lock = threading.Lock()
-        self.size = path.stat().st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        with self._lock:
-            self._file.seek(offset)
-            piece = self._file.read(length)
-        if len(piece) != length:
-            raise CorruptError(f"{self._path}: became shorter while it was read")
-        return piece
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> FileBlob:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class BytesBlob:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size = len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
+    PRESENT = "present"  # it was already
+    MOUNTED = "mounted"  # taken from another repository
+    UPLOADED = "uploaded"
 
 
 class Uploader:
-    """Pushes into one repository; blobs may be uploaded by several threads at once."""
+    """Pushes into one repository; blobs may be uploaded by several threads at once.
 
-    def __init__(self, client: RegistryClient, repository: str, chunk_size: int = CHUNK_SIZE) -> None:
+    chunk_size: bytes of a PATCH.  kept: where sessions are remembered for a later process.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        chunk_size: int = CHUNK_SIZE,
+        kept: KeptUploads | None = None,
+    ) -> None:
         self.conversation = client.conversation
         self.chunk_size = chunk_size
         self.name = f"{client.host}/{repository}"
         self.scope = Scope(repository, "pull,push")
         self._client = client
         self._repository = repository
+        self._kept = kept
 
     @property
     def start_url(self) -> str:
@@ -118,17 +93,19 @@ class Uploader:
         *,
         mount_from: str = "",
         progress: Progress | None = None,
-    ) -> bool:
-        """Makes the blob be there; False when nothing had to be sent.
-
-        mount_from: a repository of the same registry that may have it.
-        """
+    ) -> Outcome:
+        """Makes the blob be there.  mount_from: a repository of the same registry that may have it."""
         tell = progress or (lambda _done, _total: None)
-        is_sent = False
+        outcome = Outcome.PRESENT
         if not self.has_blob(digest, deadline):
-            is_sent = UploadSession(self, digest, blob, deadline, tell).run(mount_from)
+            with closing(self._keep(digest)) as kept:
+                session = UploadSession(self, digest, blob, deadline, progress=tell, kept=kept)
+                outcome = session.run(mount_from)
         tell(blob.size, blob.size)
-        return is_sent
+        return outcome
+
+    def _keep(self, digest: str) -> KeptUpload:
+        return self._kept.open(f"{self.name}@{digest}") if self._kept else KeptUpload(None)
 
     def put_manifest(self, target: str, media_type: str, body: bytes, deadline: Deadline) -> None:
         """Stores a manifest under a tag or its digest; its blobs must be there."""
@@ -149,10 +126,18 @@ class UploadSession:
     ``_url``      where it goes on; "" when there is no session
     ``_done``     so many bytes the registry has, as far as is known
     ``_is_sure``  whether it said so: not after a failure
+    ``_kept``     remembers ``_url``
     """
 
     def __init__(
-        self, uploader: Uploader, digest: str, blob: BlobSource, deadline: Deadline, progress: Progress
+        self,
+        uploader: Uploader,
+        digest: str,
+        blob: BlobSource,
+        deadline: Deadline,
+        *,
+        progress: Progress,
+        kept: KeptUpload,
     ) -> None:
         self._uploader = uploader
         self._digest = digest
@@ -160,12 +145,31 @@ class UploadSession:
         self._deadline = deadline
         self._progress = progress
         self._what = f"{uploader.name}: uploading blob {digest}"
-        self._restart()
+        self._kept = kept
+        self._url = kept.url
+        self._done = 0
+        self._is_sure = True
 
-    def run(self, mount_from: str = "") -> bool:
-        """Until the blob is there; False when it could be taken from mount_from."""
-        if mount_from and self._mount(mount_from):
-            return False
+    def run(self, mount_from: str = "") -> Outcome:
+        """Until the blob is there."""
+        if self._url:
+            self._adopt()
+        if mount_from and not self._done and self._mount(mount_from):
+            return Outcome.MOUNTED
+        self._send_all()
+        self._kept.forget()
+        return Outcome.UPLOADED
+
+    def _adopt(self) -> None:
+        """Goes on with the session of an earlier process, if the registry still has it."""
+        try:
+            self._ask()
+        except OverlayBDError as error:
+            log.info("%s; beginning anew", error)
+            self._restart()
+        self._progress(self._done, self._blob.size)
+
+    def _send_all(self) -> None:
         setbacks = 0
         while True:
             before = self._done
@@ -179,7 +183,7 @@ class UploadSession:
                 log.info("%s; going on", error)
                 self._uploader.conversation.pause(setbacks, self._deadline, self._what)
             else:
-                return True
+                return
 
     def _restart(self) -> None:
         self._url = ""
@@ -277,6 +281,7 @@ class UploadSession:
         if location:
             base = self._url or self._uploader.conversation.base + self._uploader.start_url
             self._url = redirect_url(base, location, self._what)
+            self._kept.keep(self._url)
         elif required:
             raise UnavailableError(f"{self._what}: the registry does not say where it goes on")
 

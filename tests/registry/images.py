@@ -6,13 +6,14 @@ import hashlib
 import random
 from dataclasses import dataclass
 
+from tcmu_overlaybd.registry.blob_sources import BytesBlob
 from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.image_build import BuiltImage, build_image
 from tcmu_overlaybd.registry.media_types import DOCKER, Family
 from tcmu_overlaybd.registry.overlaybd_layers import RemoteLayer
 from tcmu_overlaybd.registry.platforms import Platform
-from tcmu_overlaybd.registry.upload import BytesBlob, Uploader
+from tcmu_overlaybd.registry.upload import Uploader
 
 
 @dataclass(frozen=True)

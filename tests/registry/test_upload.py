@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import time
+from contextlib import closing
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tcmu_overlaybd.errors import AuthenticationError, CorruptError, UnavailableError
+from tcmu_overlaybd.registry.blob_sources import BytesBlob, FileBlob
 from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.deadline import Deadline
-from tcmu_overlaybd.registry.upload import MAX_SETBACKS, BytesBlob, FileBlob, Uploader
+from tcmu_overlaybd.registry.kept_uploads import MAX_AGE_S, KeptUploads
+from tcmu_overlaybd.registry.upload import MAX_SETBACKS, Outcome, Uploader
 from tests.registry import scripted_server as faults
 from tests.registry.fixtures import ANNA
 from tests.registry.images import Blob, random_blob
@@ -81,8 +86,8 @@ def soon():
 
 def test_a_blob_goes_up_in_chunks(registry, uploader, soon):
     told = []
-    sent = uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon, progress=lambda *now: told.append(now))
-    assert sent
+    outcome = uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon, progress=lambda *now: told.append(now))
+    assert outcome is Outcome.UPLOADED
     assert bytes(registry.received) == BLOB.data
     assert registry.methods() == ["POST", "PATCH", "PATCH", "PATCH", "PATCH", "PUT"]
     ranges = [seen.headers["content-range"] for seen in registry.server.seen if seen.method == "PATCH"]
@@ -93,7 +98,7 @@ def test_a_blob_goes_up_in_chunks(registry, uploader, soon):
 
 def test_a_blob_that_is_there_is_not_sent(registry, uploader, soon):
     registry.is_stored = True
-    assert not uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon) is Outcome.PRESENT
     assert registry.methods() == []
 
 
@@ -113,7 +118,7 @@ def test_a_broken_upload_goes_on(server, registry, uploader, soon, fault, at):
         server.fault(START, fault)
     else:
         server.fault(PLACE, *[HONEST] * (at - 1), fault)
-    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon) is Outcome.UPLOADED
     assert registry.is_stored
     assert bytes(registry.received) == BLOB.data
     # No more was sent than the chunk that broke, and none of it twice.
@@ -137,7 +142,7 @@ class Forgets(faults.Fault):
 
 def test_a_forgotten_session_begins_anew(server, registry, uploader, soon):
     server.fault(PLACE, HONEST, faults.HangUp(), Forgets())
-    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon) is Outcome.UPLOADED
     assert registry.nr_sessions == 2
     assert bytes(registry.received) == BLOB.data
 
@@ -190,8 +195,8 @@ def test_blobs_of_every_length_arrive(request, client_of, repository, soon, kind
     client = client_of(request.getfixturevalue(kind).host, ANNA)
     blob = random_blob(size, size)
     uploader = Uploader(client, repository, chunk_size=300_000)
-    assert uploader.upload(blob.digest, BytesBlob(blob.data), soon)
-    assert not uploader.upload(blob.digest, BytesBlob(blob.data), soon)
+    assert uploader.upload(blob.digest, BytesBlob(blob.data), soon) is Outcome.UPLOADED
+    assert uploader.upload(blob.digest, BytesBlob(blob.data), soon) is Outcome.PRESENT
     assert client.get_blob(repository, blob.digest, size, soon) == blob.data
 
 
@@ -202,10 +207,10 @@ def test_a_blob_of_another_repository_is_mounted(request, client_of, repository,
     blob = random_blob(500_000, 77)
     Uploader(client, f"{repository}/from").upload(blob.digest, BytesBlob(blob.data), soon)
     before = len(patches(registry))
-    mounted = Uploader(client, f"{repository}/to").upload(
+    outcome = Uploader(client, f"{repository}/to").upload(
         blob.digest, BytesBlob(blob.data), soon, mount_from=f"{repository}/from"
     )
-    assert not mounted
+    assert outcome is Outcome.MOUNTED
     assert len(patches(registry)) == before
     assert client.head_blob(f"{repository}/to", blob.digest, soon) == len(blob.data)
 
@@ -215,7 +220,8 @@ def test_what_cannot_be_mounted_is_uploaded(request, client_of, repository, soon
     client = client_of(request.getfixturevalue(kind).host, ANNA)
     blob = random_blob(5_000, 78 + KINDS.index(kind))
     uploader = Uploader(client, repository)
-    assert uploader.upload(blob.digest, BytesBlob(blob.data), soon, mount_from="t/nowhere")
+    outcome = uploader.upload(blob.digest, BytesBlob(blob.data), soon, mount_from="t/nowhere")
+    assert outcome is Outcome.UPLOADED
     assert client.get_blob(repository, blob.digest, 5_000, soon) == blob.data
 
 
@@ -246,3 +252,102 @@ def test_anonymous_pull_is_not_push(tmp_path, client_of, repository, soon):
         other = random_blob(10, 99)
         with pytest.raises(AuthenticationError):
             Uploader(nobody, repository).upload(other.digest, BytesBlob(other.data), soon)
+
+
+# -- sessions that outlive a process
+
+
+class BrokenBlob(BytesBlob):
+    """Ends the upload at an offset, as a killed process does."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        super().__init__(data)
+        self._at = at
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset >= self._at:
+            raise KeyboardInterrupt
+        return super().read(offset, length)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return KeptUploads(tmp_path / "uploads")
+
+
+@pytest.fixture
+def keeping(client_of, kept):
+    def make(host: str, repository: str = "r") -> Uploader:
+        return Uploader(client_of(host, ANNA), repository, chunk_size=300_000, kept=kept)
+
+    return make
+
+
+def break_off(uploader: Uploader, deadline: Deadline, at: int = 600_000) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        uploader.upload(BLOB.digest, BrokenBlob(BLOB.data, at), deadline)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_next_process_goes_on_where_one_was_killed(request, keeping, repository, soon, kind):
+    registry = request.getfixturevalue(kind)
+    break_off(keeping(registry.host, repository), soon)
+    before = len(patches(registry))
+    blob = BytesBlob(BLOB.data)
+    assert keeping(registry.host, repository).upload(BLOB.digest, blob, soon) is Outcome.UPLOADED
+    assert len(patches(registry)) - before == 2
+
+
+def test_nothing_is_kept_of_what_is_done(server, registry, keeping, tmp_path, soon):
+    break_off(keeping(server.host), soon)
+    files = list((tmp_path / "uploads").iterdir())
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600]
+    keeping(server.host).upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Forgets(), faults.Status(400), faults.Status(403), faults.Status(500), faults.HangUp()],
+    ids=repr,
+)
+def test_a_kept_session_that_is_gone_begins_anew(server, registry, keeping, soon, fault):
+    break_off(keeping(server.host), soon)
+    server.fault(PLACE, fault)
+    outcome = keeping(server.host).upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert outcome is Outcome.UPLOADED
+    assert registry.nr_sessions == 2
+
+
+def test_a_session_in_use_is_left_to_its_user(server, registry, keeping, kept, soon):
+    break_off(keeping(server.host), soon)
+    with closing(kept.open(f"{server.host}/r@{BLOB.digest}")) as busy:
+        assert busy.url
+        keeping(server.host).upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert registry.nr_sessions == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"url": 3}', b"[]"], ids=repr)
+def test_damaged_memory_is_none(server, registry, keeping, tmp_path, soon, content):
+    break_off(keeping(server.host), soon)
+    (file,) = (tmp_path / "uploads").iterdir()
+    file.write_bytes(content)
+    keeping(server.host).upload(BLOB.digest, BytesBlob(BLOB.data), soon)
+    assert registry.nr_sessions == 2
+
+
+def test_a_folder_that_cannot_be_made_costs_nothing(server, registry, client_of, tmp_path, soon):
+    (tmp_path / "file").touch()
+    kept = KeptUploads(tmp_path / "file" / "uploads")
+    uploader = Uploader(client_of(server.host, scheme="http"), "r", kept=kept)
+    assert uploader.upload(BLOB.digest, BytesBlob(BLOB.data), soon) is Outcome.UPLOADED
+
+
+def test_old_memory_is_removed(kept, tmp_path):
+    for name, age_s in (("old", MAX_AGE_S + 60), ("new", 60)):
+        file = tmp_path / "uploads" / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (time.time() - age_s,) * 2)
+    kept.forget_old()
+    assert [file.name for file in (tmp_path / "uploads").iterdir()] == ["new.json"]

@@ -10,8 +10,9 @@ import pytest
 from small_disk import small_tmpfs
 
 from tcmu_overlaybd.errors import UsageError
+from tcmu_overlaybd.registry.blob_sources import BytesBlob
 from tcmu_overlaybd.registry.deadline import Deadline
-from tcmu_overlaybd.registry.upload import BytesBlob, Uploader
+from tcmu_overlaybd.registry.upload import Uploader
 from tests.registry.fixtures import ANNA, USERS
 from tests.registry.images import Blob, random_blob
 from tests.remote.cached_blob import CHUNK_SIZE, READ_TIMEOUT_MS, Blobs
