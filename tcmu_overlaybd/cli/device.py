@@ -94,6 +94,8 @@ def attach(
     fabric = choose_fabric(request.fabric)
     if mount_point is not None and fabric is FabricKind.NONE:
         raise UsageError("--mount: there is no disk to mount with --fabric none")
+    for path in request.source:
+        require(path)
     client = connect(socket_path)
     status = client.attach(request)
     if mount_point is not None:
@@ -171,6 +173,19 @@ def absolute(path: str | Path) -> str:
     if not Path(text).exists() and looks_remote(text):
         raise UnavailableError(f"{text}: images in a registry cannot be opened yet; give local files")
     return os.path.abspath(text)  # noqa: PTH100 ".." is to go, symbolic links are to stay
+
+
+def require(path: str) -> None:
+    """Raises MissingError for a path that is not there: a slip of the pen needs no daemon to be seen.
+
+    What we may not look at, the daemon perhaps may; it says what it finds.
+    """
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingError(f"{path}: no such file") from error
+    except OSError:
+        pass
 
 
 def looks_remote(text: str) -> bool:

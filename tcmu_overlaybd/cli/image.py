@@ -81,6 +81,7 @@ def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool)
     """Has the daemon commit the upper of its disk name."""
     from tcmu_overlaybd.cli.device import SOCKET_VARIABLE, connect
     from tcmu_overlaybd.daemon.messages import CommitRequest
+    from tcmu_overlaybd.errors import MissingError, UnavailableError
     from tcmu_overlaybd.image.layer_writer import WrittenLayer
 
     codec: Any = options.codec.name.lower() if options.codec else ""
@@ -96,7 +97,10 @@ def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool)
         detect_zeros=options.detect_zeros,
     )
     socket_path = os.environ.get(SOCKET_VARIABLE)
-    done = connect(Path(socket_path) if socket_path else None).commit(name, request)
+    try:
+        done = connect(Path(socket_path) if socket_path else None).commit(name, request)
+    except (MissingError, UnavailableError) as error:  # it may have been meant as a file
+        raise type(error)(f"there is no file {name}; as a disk: {error}") from error
     print_written(WrittenLayer(Path(done.path), done.digest, done.size, done.segments), as_json)
 
 

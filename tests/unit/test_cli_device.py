@@ -22,13 +22,27 @@ def folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["attach", "/x"], ["detach", "d"], ["list"], ["status"], ["status", "d"]]
+    "command",
+    [
+        ["attach", "/"],
+        ["attach", "--new", "--size", "1M"],
+        ["detach", "d"],
+        ["list"],
+        ["status"],
+        ["status", "d"],
+        ["image", "commit", "d", "-o", "/nowhere/out"],
+    ],
 )
 def test_command_without_a_daemon_says_how_to_start_one(program, folders, command):
     result = program(*command, env=folders)
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.count("\n") == 1
     assert "start it with: tcmu-overlaybd serve" in result.stderr
+
+
+def test_commit_of_a_name_that_is_neither_file_nor_disk_says_both(fails, folders):
+    sentence = fails(4, "image", "commit", "web", "-o", "out", env=folders)
+    assert sentence.startswith("there is no file web; as a disk: ")
 
 
 def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
@@ -50,6 +64,8 @@ def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
         (["--new"], 2, "needs a size"),
         (["/x", "--new", "--size", "1G"], 2, "exclude each other"),
         (["--timeout", "0"], 2, "timeout"),
+        (["/x"], 3, "/x: no such file"),
+        (["/", "/etc/passwd/layer"], 3, "/etc/passwd/layer: no such file"),
     ],
 )
 def test_attach_that_makes_no_sense_needs_no_daemon_to_be_told(program, folders, arguments, code, sentence):
