@@ -95,13 +95,13 @@ def _verify_digest(path: Path, expected: Lower, report: LayerReport) -> None:
     with path.open("rb") as file:
         found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     report.checksums += 1
+    report.notes = [note for note in report.notes if not note.startswith(UNVOUCHED)]
     if found != expected.digest:
         report.problems.append(f"{path}: its digest is {found}, the configuration says {expected.digest}")
-    else:
-        report.notes = [note for note in report.notes if not note.startswith(UNVOUCHED)]
 
 
-# What nothing vouches for; a digest in the configuration that matches makes it untrue.
+# What nothing vouches for; a digest in the configuration makes it untrue: it vouches for
+# every byte, and where it does not match, that is what there is to say.
 UNVOUCHED = "nothing vouches for "
 
 
