@@ -117,7 +117,11 @@ def attach(
 @json_output
 @verbosity
 def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None, as_json: bool) -> None:
-    """Remove the disk NAME (or /dev/sdX). Refused while it is mounted or open."""
+    """Remove the disk NAME. Refused while it is mounted or open.
+
+    NAME may also be given as /dev/sdX, /dev/overlaybd/NAME, or any link to the disk,
+    such as those in /dev/disk/by-id.
+    """
     request = DetachRequest(force=force, timeout=timeout)
     device = connect(socket_path).detach(device_name(name), request)
     note_upper(device)
@@ -144,7 +148,10 @@ def list_devices(*, socket_path: Path | None, as_json: bool) -> None:
 @json_output
 @verbosity
 def status(*, name: str | None, socket_path: Path | None, as_json: bool) -> None:
-    """Say everything about one device, or about all."""
+    """Say everything about one device, or about all.
+
+    NAME may also be given as /dev/sdX, /dev/overlaybd/NAME, or any link to the disk.
+    """
     client = connect(socket_path)
     if name is not None:
         show(msgspec.to_builtins(client.status(device_name(name))), as_json=as_json)
@@ -195,8 +202,10 @@ def looks_remote(text: str) -> bool:
 
 
 def device_name(text: str) -> str:
-    """``sda`` for ``/dev/sda``, ``web`` for ``/dev/overlaybd/web``, else as it is."""
-    return Path(text).name if text.startswith("/dev/") else text
+    """``sda`` for ``/dev/sda`` or a link to it, ``web`` for ``/dev/overlaybd/web``, else as it is."""
+    if text.startswith("/dev/overlaybd/"):
+        return Path(text).name
+    return Path(text).resolve().name if text.startswith("/dev/") else text
 
 
 def note_upper(device: DeviceStatus) -> None:

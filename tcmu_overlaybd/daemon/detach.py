@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import time
 
+import msgspec
+
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import DetachRequest, DeviceState, DeviceStatus
 from tcmu_overlaybd.daemon.newcomers import release_ring
@@ -48,7 +50,7 @@ class Detacher:
             self._wait_until_open(device, request.timeout)
         before = self._begin(device)
         with self._table.lock:
-            status = device.status()
+            status = msgspec.structs.replace(device.status(), state=before)
         try:
             self._remove_from_kernel(device, request)
         except OverlayBDError:

@@ -98,8 +98,25 @@ def test_doctor_says_what_is_missing_and_the_command_that_mends_it(program, fold
     assert "mend it with: tcmu-overlaybd serve" in text
 
 
-def test_device_can_be_named_by_its_disk():
-    assert [device_name(text) for text in ("web", "/dev/sda", "/dev/overlaybd/web")] == ["web", "sda", "web"]
+def test_device_can_be_named_by_its_disk_or_a_link_to_it():
+    names = ("web", "/dev/sda", "/dev/overlaybd/web")
+    assert [device_name(text) for text in names] == ["web", "sda", "web"]
+
+
+def test_device_can_be_named_by_a_link_in_dev():
+    link = Path(f"/dev/shm/obd-test-{os.getpid()}")
+    link.symlink_to("/dev/sdq")
+    try:
+        assert device_name(str(link)) == "sdq"
+    finally:
+        link.unlink()
+
+
+@pytest.mark.parametrize("command", ["detach", "status"])
+def test_help_says_how_a_device_may_be_named(program, command):
+    text = " ".join(program(command, "--help").stdout.split())
+    for form in ("NAME", "/dev/sdX", "/dev/overlaybd/NAME"):
+        assert form in text
 
 
 def test_columns_are_as_wide_as_their_widest_cell(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -64,6 +65,37 @@ def test_cli_session_from_attach_to_detach(daemon, plain_layer):
     assert (gone.returncode, gone.stdout) == (0, "")
     assert "uppers/web" in gone.stderr
     assert json.loads(daemon.cli("list", "--json").stdout) == []
+
+
+def test_detach_as_json_says_how_the_device_was(daemon, plain_layer):
+    made = json.loads(daemon.cli("attach", plain_layer, "--name", "web", "--writable", "--json").stdout)
+    gone = daemon.cli("detach", "web", "--json")
+    assert gone.returncode == 0, gone.stderr
+    was = json.loads(gone.stdout)
+    assert was.keys() == made.keys()
+    for key in ("name", "disk", "size", "serial", "upper", "source", "writable", "state"):
+        assert was[key] == made[key]
+    assert daemon.client.devices() == ()
+
+
+def test_image_commit_of_a_running_device_holds_what_was_written(daemon, plain_layer, raw_disk, tmp_path):
+    device = daemon.attach(plain_layer, name="web", upper=tmp_path / "upper")
+    with Path(device.disk).open("r+b") as disk:
+        disk.seek(5 * MIB)
+        disk.write(b"first" * 1000)
+        os.fsync(disk.fileno())
+        done = daemon.cli("image", "commit", "web", "-o", tmp_path / "top.layer", "--zfile", "lz4")
+        assert done.returncode == 0, done.stderr
+        digest, size = done.stdout.split()
+        data = (tmp_path / "top.layer").read_bytes()
+        assert (digest, int(size)) == (f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+        disk.seek(9 * MIB)
+        disk.write(b"later")
+    daemon.detach("web")
+    both = daemon.attach(plain_layer, tmp_path / "top.layer", name="both")
+    wanted = bytearray(raw_disk.read_bytes())
+    wanted[5 * MIB : 5 * MIB + 5000] = b"first" * 1000
+    assert Path(both.disk).read_bytes() == bytes(wanted)
 
 
 def test_mount_option_mounts_and_a_failing_mount_leaves_no_disk(
