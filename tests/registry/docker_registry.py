@@ -10,9 +10,13 @@ back.  Its access log is ``registry.log``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,20 @@ class DockerRegistry:
         if self._process is not None:
             end(self._process)
             self._process = None
+
+    def nr_gets(self, repository: str, digest: str) -> int:
+        """GETs of a blob that the access log tells of.
+
+        A line is written after the answer was sent, so one more request goes out and is
+        waited for: what was answered before it is in the log by then, but for a moment.
+        """
+        mark = f"mark-{time.monotonic_ns()}"
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://{self.host}/{mark}", timeout=20).close()
+        while mark not in self.log.read_text():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        return self.log.read_text().count(f'"GET /v2/{repository}/blobs/{digest} HTTP')
 
     def __enter__(self) -> DockerRegistry:
         return self

@@ -54,6 +54,7 @@ def test_sixty_four_readers_of_a_cold_chunk_are_one_request(open_registry, clien
         wanted = blob.data[5 * CHUNK_SIZE + 4096 :][:4096]
         assert all(got == wanted for got in pool.map(read, range(64)))
         assert source.stats().requests == 1
+        assert open_registry.nr_gets(repository, blob.digest) == 1
 
 
 @pytest.mark.parametrize("chunk_size", [64 << 10, 256 << 10])
@@ -63,12 +64,14 @@ def test_a_sequential_cold_read_of_64_mib_takes_at_most_64_requests(
 ):
     blob = random_blob(64 * MIB, 3)
     url = pushed(client_of, open_registry, "t/sequential", blob)
+    before = open_registry.nr_gets("t/sequential", blob.digest)
     with Blobs(tmp_path, chunk_size=chunk_size) as blobs:
         source = blobs.open(url, blob.data)
         for offset in range(0, 64 * MIB, length):
             assert source.read(length, offset, READ_TIMEOUT_MS) == blob.data[offset : offset + length]
         stats = source.stats()
         assert stats.requests <= 64
+        assert open_registry.nr_gets("t/sequential", blob.digest) - before == stats.requests
         assert stats.fetched_bytes == 64 * MIB, "a chunk was fetched twice"
 
 
@@ -88,6 +91,10 @@ def test_a_warm_cache_needs_no_registry_after_it_was_closed(open_registry, clien
     url = pushed(client_of, open_registry, repository, blob)
     with Blobs(tmp_path) as blobs:
         assert blobs.open(url, blob.data).read(len(blob.data), 0, READ_TIMEOUT_MS) == blob.data
+    before = open_registry.nr_gets(repository, blob.digest)
+    with Blobs(tmp_path) as blobs:
+        assert blobs.open(url, blob.data).read(len(blob.data), 0, READ_TIMEOUT_MS) == blob.data
+        assert open_registry.nr_gets(repository, blob.digest) == before > 0
     with Blobs(tmp_path) as blobs:
         source = blobs.open("http://127.0.0.1:1/", blob.data)
         assert source.read(len(blob.data), 0, READ_TIMEOUT_MS) == blob.data
