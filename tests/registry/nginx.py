@@ -2,7 +2,7 @@
 
 ``tls_proxy``: HTTPS with a private CA in front of a registry.  ``redirecting``: manifests
 from the registry, but blobs by redirect from another port, where what arrives is logged
-with its Authorization, that must not be there.
+with its Authorization, that must not be there.  ``serving``: the files of a folder.
 """
 
 from __future__ import annotations
@@ -95,3 +95,9 @@ def redirecting(folder: Path, registry_host: str, store: Path, *, absolute: bool
   server {{ listen 127.0.0.1:{blob_port}; {serve if absolute else ""} }}
 """
     return Nginx(folder, port, servers)
+
+
+def serving(folder: Path, root: Path) -> Nginx:
+    """root/NAME is at ``http://HOST/NAME``."""
+    port = free_port()
+    return Nginx(folder, port, f"server {{ listen 127.0.0.1:{port}; root {root}; }}\n")

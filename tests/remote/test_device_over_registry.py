@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,21 +12,18 @@ from pathlib import Path
 import pytest
 
 from tcmu_overlaybd.errors import UnavailableError
-from tcmu_overlaybd.image.importing import import_raw
-from tcmu_overlaybd.image.layer_file import read_layer_file
-from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.native import mem
-from tcmu_overlaybd.native.core import Core, Device, OnTimeout
-from tcmu_overlaybd.native.image import Image, Layer
+from tcmu_overlaybd.native.core import Device, OnTimeout
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.images import Blob
 from tests.remote.cached_blob import Blobs
+from tests.remote.remote_disk import make_layer, open_disk, random_disk
 from tests.remote.test_cached_reads import pushed
 
 SIZE = 16 << 20
 IO_TIMEOUT_MS = 3000
 PIECE = 64 << 10
-PLAIN = random.Random(21).randbytes(SIZE)
+PLAIN = random_disk(SIZE, 21)
 
 
 @dataclass
@@ -47,30 +43,14 @@ class Disk:
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("layer")
-    (folder / "raw").write_bytes(PLAIN)
-    import_raw(folder / "raw", folder / "layer", LayerOptions())
-    return folder / "layer"
+    return make_layer(tmp_path_factory.mktemp("layer"), PLAIN)
 
 
 @contextmanager
 def disk(layer: Path, folder: Path, client_of, policy: OnTimeout) -> Iterator[Disk]:
-    blob = Blob(layer.read_bytes())
-    trailer = read_layer_file(layer).trailer
     with DockerRegistry(folder / "registry") as registry, Blobs(folder / "cache") as blobs:
-        source = blobs.open(pushed(client_of, registry, "t/disk", blob), blob.data)
-        with (
-            Layer.open(
-                source,
-                index_offset=trailer.index_offset,
-                nr_entries=trailer.index_size,
-                virtual_size=SIZE,
-                timeout_ms=60_000,
-            ) as opened,
-            Image.open([opened], None, virtual_size=SIZE, name="disk") as image,
-            Core.open() as core,
-            Device.open(core, image, name="disk", io_timeout_ms=IO_TIMEOUT_MS, on_timeout=policy) as device,
-        ):
+        url = pushed(client_of, registry, "t/disk", Blob(layer.read_bytes()))
+        with open_disk(blobs, url, layer, io_timeout_ms=IO_TIMEOUT_MS, on_timeout=policy) as device:
             yield Disk(device, registry)
 
 
