@@ -151,13 +151,15 @@ class ShortRange(Fault):
 
 @dataclass(frozen=True)
 class OtherBytes(Fault):
-    """Everything right but one byte of the body."""
+    """Everything right but one byte of the body, and each that is a multiple of step behind it."""
 
     at: int = 0
+    step: int = 1 << 40
 
     def answer(self, handler: Handler, truth: Answer) -> None:
         body = bytearray(truth.body)
-        body[self.at] ^= 0xFF
+        for place in range(self.at, len(body), self.step):
+            body[place] ^= 0xFF
         handler.send(Answer(truth.status, truth.headers, bytes(body)))
 
 
