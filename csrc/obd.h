@@ -537,9 +537,10 @@ void obd_log_close(void);
 int obd_process_guard_memory(void);
 
 /* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
- * ("write", "tear", "sync", "reserve", "read", "truncate"; a torn write has written
- * half) on a file whose path ends in suffix fails with error (an errno value), and with sticky every later one;
- * n = 0 removes all rules. */
+ * ("write", "tear", "sync", "stall", "reserve", "read", "truncate"; a torn write has
+ * written half; a stalled sync lasts while PATH.stall exists, and does not fail) on a
+ * file whose path ends in suffix fails with error (an errno value), and with sticky
+ * every later one; n = 0 removes all rules. */
 int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky);
 
 /* cffi: end */

@@ -3,7 +3,10 @@
  * A rule names a path suffix, an operation and a number n: from the moment it is
  * given, the n-th such call fails with its errno and does nothing, and with
  * "sticky" every later one too.  "tear" is a write that fails after half of its
- * bytes are in the file.  Without rules the layer costs one atomic load.
+ * bytes are in the file.  "stall" is a sync that hangs as on a dead disk: while there
+ * is a file of that path with ".stall" behind it, so that another process can end it;
+ * then it goes on, and its errno is not used.  Without rules the layer costs one
+ * atomic load.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -17,10 +20,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/status.h"
 
-#define MAX_RULES 16
+#define MAX_RULES     16
+#define STALL_POLL_US 5000
 
 struct fault_rule {
     char suffix[256];
@@ -68,7 +73,7 @@ static bool is_faulty(const char *path, const char *operation)
 
 static bool is_operation(const char *name)
 {
-    static const char *const known[] = {"write", "tear", "sync", "reserve", "read", "truncate", "punch"};
+    static const char *const known[] = {"write", "tear", "sync", "stall", "reserve", "read", "truncate", "punch"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i]) == 0)
             return true;
@@ -133,8 +138,18 @@ static ssize_t faulty_write(const char *path, int fd, const struct iovec *iov, i
     return file_calls_of_kernel.write(path, fd, iov, nr_iov, offset);
 }
 
+static void wait_while_stalled(const char *path)
+{
+    char stalled[4096];
+    snprintf(stalled, sizeof stalled, "%s.stall", path);
+    while (access(stalled, F_OK) == 0)
+        usleep(STALL_POLL_US);
+}
+
 static int faulty_sync(const char *path, int fd)
 {
+    if (is_faulty(path, "stall"))
+        wait_while_stalled(path);
     return is_faulty(path, "sync") ? -1 : file_calls_of_kernel.sync(path, fd);
 }
 

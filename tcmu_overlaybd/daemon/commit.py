@@ -61,11 +61,11 @@ class Commits:
         with self._changed:
             self._check()
 
-    def end(self, timeout_s: float) -> None:
-        """None begins any more; waits for those that run, at most timeout_s."""
+    def end(self) -> None:
+        """None begins any more; waits for those that run."""
         with self._changed:
             self._is_ending = True
-            self._changed.wait_for(lambda: self._nr_running == 0, timeout_s)
+            self._changed.wait_for(lambda: self._nr_running == 0)
 
     def _check(self) -> None:
         if self._is_ending:

@@ -42,7 +42,8 @@ class Detacher:
         """Returns how the device was; its upper is kept.
 
         Raises BusyError when the disk is in use, TimeoutExpiredError, and FailedError when
-        the last flush failed: then it is detached all the same.
+        the last flush failed.  It is detached all the same when that has failed, or has not
+        ended in time.
         """
         if request.force and self._cancel_attach(device, request.timeout):
             return device.status()

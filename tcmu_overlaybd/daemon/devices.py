@@ -118,6 +118,7 @@ class Devices:
         """Parked commands stay on the kernel's ring, for the next daemon; the image is flushed."""
         with self._table.lock:
             ring, served = device.ring, device.served
+            device.served = None  # a status that is asked for now is not to meet its end
         try:
             if ring is not None:
                 ring.unbind(leave_parked=True, timeout_ms=_left_ms(deadline))

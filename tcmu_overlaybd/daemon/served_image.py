@@ -7,14 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcmu_overlaybd.config.service_config import DeviceConfig
+from tcmu_overlaybd.daemon.closing import Closing
 from tcmu_overlaybd.daemon.commit import Commits
-from tcmu_overlaybd.errors import MissingError, OverlayBDError
+from tcmu_overlaybd.errors import MissingError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.image.commit import commit_open_image
 from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
 
 logger = logging.getLogger(__name__)
+
+CLOSE_STEP_MS = 200
+SYNC_HANGS = "the disk under its upper has not ended a sync; nothing acknowledged is lost, and it goes on"
 
 
 class ServedImage:
@@ -34,7 +38,9 @@ class ServedImage:
             opened.undo()
             raise
         self.opened = opened
+        self._name = name
         self._commits = Commits(name)
+        self._waits_for = ""  # what a close that is late waits for
 
     @property
     def size(self) -> int:
@@ -69,10 +75,10 @@ class ServedImage:
         self.device.fail_parked()
 
     def close(self, timeout_s: float) -> None:
-        """Waits for what runs, flushes, closes.
+        """Waits for what runs, flushes, closes.  Nobody may use the image any more.
 
-        Raises what the last flush said; TimeoutExpiredError when commands still run, and
-        then all is as it was.
+        Raises what the last flush said; TimeoutExpiredError when that takes longer: it goes
+        on by itself then, and holds the upper until it is done.
         """
         self._close(timeout_s, self.opened.close)
 
@@ -85,6 +91,23 @@ class ServedImage:
             logger.warning("%s: closing it again: %s", self.opened.name, error)
 
     def _close(self, timeout_s: float, close_image: Callable[[], None]) -> None:
-        self.device.close(int(timeout_s * 1000))
-        self._commits.end(timeout_s)
+        closing = Closing(self._name, lambda: self._close_patiently(close_image))
+        closing.wait(timeout_s, lambda: self._waits_for)
+
+    def _close_patiently(self, close_image: Callable[[], None]) -> None:
+        while not self._close_device():
+            pass
+        self._waits_for = "a commit of it has not ended"
+        self._commits.end()
+        self._waits_for = SYNC_HANGS
         close_image()
+
+    def _close_device(self) -> bool:
+        """False when commands are still in flight."""
+        nr_in_flight = self.device.stats().in_flight
+        self._waits_for = f"{nr_in_flight} commands are still in flight" if nr_in_flight else SYNC_HANGS
+        try:
+            self.device.close(CLOSE_STEP_MS)
+        except TimeoutExpiredError:
+            return False
+        return True

@@ -26,8 +26,9 @@ def is_test_build() -> bool:
 def file_fault(suffix: str, operation: str, n: int, error: int, *, sticky: bool = False) -> None:
     """The n-th operation on a file whose path ends in suffix fails with errno error.
 
-    operation is "write", "tear" (a write that fails half-way), "sync", "reserve", "read" or
-    "truncate"; n = 0 removes all rules.
+    operation is "write", "tear" (a write that fails half-way), "sync", "stall" (a sync that
+    hangs while PATH.stall exists, and then goes on), "reserve", "read" or "truncate"; n = 0
+    removes all rules.
     """
     check(lib.obd_test_file_fault(suffix.encode(), operation.encode(), n, error, sticky))
 

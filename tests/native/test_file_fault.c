@@ -2,8 +2,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -169,6 +171,31 @@ TEST(a_torn_write_has_written_half)
     file_close(file);
 }
 
+static void *sync_in_thread(void *argument)
+{
+    CHECK_OK(file_sync_data(argument));
+    return NULL;
+}
+
+TEST(a_stalled_sync_lasts_until_its_marker_is_gone)
+{
+    struct file *file = open_empty();
+    char marker[sizeof path + 8];
+    snprintf(marker, sizeof marker, "%s.stall", path);
+    CHECK_OK(obd_test_file_fault(path + 5, "stall", 1, EIO, 0));
+    int fd = open(marker, O_CREAT | O_WRONLY, 0600);
+    CHECK(fd >= 0);
+    close(fd);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, sync_in_thread, file) == 0);
+    usleep(50000);
+    CHECK(pthread_tryjoin_np(thread, NULL) == EBUSY);
+    unlink(marker);
+    CHECK(pthread_join(thread, NULL) == 0);
+    no_faults();
+    file_close(file);
+}
+
 TEST(every_operation_can_fail_and_other_files_do_not)
 {
     struct file *file = open_empty();
@@ -211,5 +238,5 @@ TEST_MAIN(T(make_path), T(what_was_written_is_read), T(a_file_that_is_not_there_
           T(an_exclusive_lock_keeps_another_process_out), T(data_and_holes_are_told_apart),
           T(reserving_does_not_change_the_size), T(the_nth_write_fails_once),
           T(a_sticky_fault_strikes_until_the_rules_are_removed), T(a_torn_write_has_written_half),
-          T(every_operation_can_fail_and_other_files_do_not), T(a_rule_that_makes_no_sense_is_refused),
-          T(remove_the_file))
+          T(a_stalled_sync_lasts_until_its_marker_is_gone), T(every_operation_can_fail_and_other_files_do_not),
+          T(a_rule_that_makes_no_sense_is_refused), T(remove_the_file))
