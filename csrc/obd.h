@@ -536,6 +536,11 @@ void obd_log_close(void);
  * daemon, before any thread starts (architecture, section 7). */
 int obd_process_guard_memory(void);
 
+/* While wanted, calls that wait for data (reading, opening, commit) end with
+ * OBD_E_CANCELLED at once: a thread that waits in C hears of no signal.  Commands of a
+ * device are not touched. */
+void obd_interrupt_waits(int wanted);
+
 /* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
  * ("write", "tear", "sync", "stall", "reserve", "read", "truncate"; a torn write has
  * written half; a stalled sync lasts while PATH.stall exists, and does not fail) on a

@@ -8,6 +8,7 @@
 
 #include "base/file_calls.h"
 #include "base/status.h"
+#include "source/demand_wait.h"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57 /* Linux 5.6 */
@@ -24,6 +25,11 @@ int obd_process_guard_memory(void)
     if (flusher_error != 0) /* half of it is better than nothing, so the other was tried */
         return status_set_errno(flusher_error, "cannot become an I/O flusher");
     return lock_error == 0 ? OBD_OK : status_set_errno(lock_error, "cannot lock memory");
+}
+
+void obd_interrupt_waits(int wanted)
+{
+    demand_wait_interrupt(wanted != 0);
 }
 
 int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky)

@@ -19,16 +19,23 @@
 
 struct demand_wait {
     struct demand demand;
-    pthread_mutex_t lock; /* guards is_ready */
+    pthread_mutex_t lock; /* guards is_ready and is_interrupted */
     pthread_cond_t changed;
     bool is_ready;
+    bool is_interrupted;
+    struct list link; /* while it sleeps, in a list of all that do */
 };
 
 void demand_wait_init(struct demand_wait *wait);
 void demand_wait_destroy(struct demand_wait *wait);
 
 /* Asks for what is missing and waits for it; it is pinned afterwards.
- * OBD_E_TIMEOUT, with name in the sentence, when deadline_ns came first. */
+ * OBD_E_TIMEOUT, with name in the sentence, when deadline_ns came first,
+ * OBD_E_CANCELLED when it was interrupted. */
 enum obd_status demand_wait_for_misses(struct demand_wait *wait, const char *name, uint64_t deadline_ns);
+
+/* Wanted: every wait of the process, and every later one, ends at once, until it is
+ * wanted no longer.  For a tool whose user has pressed Ctrl-C. */
+void demand_wait_interrupt(bool wanted);
 
 #endif

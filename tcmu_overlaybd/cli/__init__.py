@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 import click
 
 from tcmu_overlaybd import __version__
+from tcmu_overlaybd.cli.interrupt import interruptible
 from tcmu_overlaybd.cli.options import PROGRAM, log, verbosity
 from tcmu_overlaybd.errors import OverlayBDError
 
@@ -78,7 +79,8 @@ def program() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. Never lets an exception out."""
     try:
-        result = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        with interruptible():
+            result = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

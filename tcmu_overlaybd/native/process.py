@@ -1,4 +1,4 @@
-"""What C does for the whole process: its log, and its memory."""
+"""What C does for the whole process: its log, its memory, an end to its waits."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def close_log() -> None:
 def guard_memory() -> None:
     """Keeps the kernel's memory reclaim from waiting for us.  Before any thread starts."""
     check(lib.obd_process_guard_memory())
+
+
+def interrupt_waits(wanted: bool = True) -> None:
+    """While wanted, whoever waits in C for data, or comes to do so, gets FailedError at once."""
+    lib.obd_interrupt_waits(wanted)

@@ -8,6 +8,7 @@
 #include "zfile_image.h"
 
 #include "base/clock.h"
+#include "source/demand_wait.h"
 
 #define CHUNK      4096
 #define NR_CHUNKS  32
@@ -135,6 +136,32 @@ TEST(read_wait_times_out_when_the_data_never_arrives_and_leaves_nothing)
     uint8_t buffer[CHUNK];
     CHECK_FAILS(source_read_wait(slow, buffer, CHUNK, 0, clock_now_ns() + 10 * NS_PER_MS), OBD_E_TIMEOUT,
                 "did not arrive in time");
+    CHECK(atomic_load(&slow->nr_references) == 1);
+    source_unref(slow);
+}
+
+static void *read_and_be_interrupted(void *argument)
+{
+    struct source *slow = argument;
+    uint8_t buffer[CHUNK];
+    CHECK_FAILS(source_read_wait(slow, buffer, CHUNK, 0, SECONDS(60)), OBD_E_CANCELLED, "interrupted while waiting");
+    return NULL;
+}
+
+TEST(an_interrupt_ends_the_waits_of_now_and_of_later_until_it_is_taken_back)
+{
+    enum { NR_THREADS = 8 };
+    struct source *slow = open_slow(OBD_SLOW_NEVER, 0);
+    pthread_t threads[NR_THREADS];
+    uint8_t buffer[CHUNK];
+    for (int i = 0; i < NR_THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, read_and_be_interrupted, slow) == 0);
+    usleep(20000); /* some wait by now, some may come later: both hear of it */
+    demand_wait_interrupt(true);
+    for (int i = 0; i < NR_THREADS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    demand_wait_interrupt(false);
+    CHECK_FAILS(source_read_wait(slow, buffer, CHUNK, 0, clock_now_ns() + NS_PER_MS), OBD_E_TIMEOUT, "in time");
     CHECK(atomic_load(&slow->nr_references) == 1);
     source_unref(slow);
 }
@@ -338,6 +365,7 @@ TEST(remove_the_file)
 TEST_MAIN(T(the_first_read_misses_every_chunk_of_its_range), T(the_last_chunk_costs_what_it_holds),
           T(an_unpinned_chunk_is_forgotten_and_a_pinned_one_is_not), T(read_wait_waits_for_all_chunks),
           T(read_wait_times_out_when_the_data_never_arrives_and_leaves_nothing),
+          T(an_interrupt_ends_the_waits_of_now_and_of_later_until_it_is_taken_back),
           T(a_read_past_the_end_is_corrupt_not_short), T(the_last_reference_may_go_when_the_data_arrives),
           T(many_threads_read_while_chunks_come_and_go_and_deadlines_pass), T(cancel_races_with_start),
           T(a_zfile_notes_all_absent_chunks_of_a_long_read_at_once), T(a_damaged_block_is_fetched_again_and_then_read),
