@@ -78,8 +78,18 @@ def load_image_config(path: Path) -> ImageConfig:
 
 
 def save_image_config(path: Path, config: ImageConfig) -> None:
-    """Writes path atomically; readable for its owner only, as the snapshotter does."""
-    write_json(path, config)
+    """Writes path atomically; readable for its owner only, as the snapshotter does.
+
+    What lies in the folder of path, or below it, is named relative to it: a copy of the
+    folder then is of its own, and does not write to the files of the original.
+    """
+    folder = path.absolute().parent
+    portable = msgspec.structs.replace(
+        config,
+        lowers=tuple(_loosen(lower, folder) for lower in config.lowers or ()),
+        upper=None if config.upper is None else _loosen(config.upper, folder),
+    )
+    write_json(path, portable)
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -89,6 +99,18 @@ _PATH_KEYS = ("file", "dir", "index", "data", "target", "target_file", "gzip_ind
 
 def _anchor(entry: S, folder: Path) -> S:
     """entry with its relative paths taken from folder."""
-    paths = {key: getattr(entry, key, "") for key in _PATH_KEYS}
-    absolute = {key: str(folder / value) for key, value in paths.items() if value}
+    absolute = {key: str(folder / value) for key, value in _paths(entry).items()}
     return msgspec.structs.replace(entry, **absolute)
+
+
+def _loosen(entry: S, folder: Path) -> S:
+    """entry with its paths into folder made relative to it; the others are as they were."""
+    inside = {key: Path(value) for key, value in _paths(entry).items() if Path(value).is_relative_to(folder)}
+    relative = {key: str(path.relative_to(folder)) for key, path in inside.items() if ".." not in path.parts}
+    return msgspec.structs.replace(entry, **relative)
+
+
+def _paths(entry: msgspec.Struct) -> dict[str, str]:
+    """The paths that entry has, by key."""
+    paths = {key: getattr(entry, key, "") for key in _PATH_KEYS}
+    return {key: value for key, value in paths.items() if value}

@@ -125,3 +125,22 @@ def test_service_config_takes_the_new_log_keys_when_they_have_a_path(write):
 def test_service_config_names_the_wrong_key(write):
     with pytest.raises(FormatError, match=r"device\.onTimeout: Invalid enum value 'explode'"):
         load_service_config(write('{"device": {"onTimeout": "explode"}}'))
+
+
+def test_what_lies_in_the_folder_is_saved_relative_and_read_absolute(tmp_path):
+    config = ImageConfig(
+        lowers=(Lower(file=str(tmp_path / "layers/a")), Lower(file="/elsewhere/b"), Lower(dir=str(tmp_path))),
+        upper=Upper(data=str(tmp_path / "data"), index=str(tmp_path / "../index")),
+    )
+    save_image_config(tmp_path / "x.json", config)
+    saved = json.loads((tmp_path / "x.json").read_text())
+    assert saved["lowers"] == [{"file": "layers/a"}, {"file": "/elsewhere/b"}, {"dir": "."}]
+    assert saved["upper"] == {"data": "data", "index": str(tmp_path / "../index")}
+    assert load_image_config(tmp_path / "x.json") == config
+
+
+def test_a_folder_whose_name_only_begins_alike_is_another_one(tmp_path):
+    neighbour = Lower(file=f"{tmp_path}-2/a")
+    save_image_config(tmp_path / "x.json", ImageConfig(lowers=(neighbour,)))
+    assert load_image_config(tmp_path / "x.json").layers == (neighbour,)
+    assert json.loads((tmp_path / "x.json").read_text())["lowers"] == [{"file": neighbour.file}]
