@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import testing
 from tcmu_overlaybd.nbd.service import serve_image
+from tcmu_overlaybd.nbd.socket_folder import socket_folder
 
 COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
 
@@ -89,8 +89,8 @@ def socket_at(path: Path | None) -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix=f"{PROGRAM}-") as folder:
-        yield Path(folder) / "nbd.sock"
+    with socket_folder() as path_of_our_own:
+        yield path_of_our_own
 
 
 def run_command(command: str, uri: str, signals: StopSignals) -> int:
