@@ -44,6 +44,14 @@ lint: $(STAMPS)/venv
 man: build
 	$(BIN)/python packaging/make-man.py build/man
 
+## make completion    for bash, zsh and fish in build/completion, likewise
+completion: build
+	$(BIN)/python packaging/make-completion.py build/completion
+
+## make install-files [DESTDIR=]   man pages, completion, units, udev rules: what pip does not install
+install-files: man completion
+	bash packaging/install-files.sh "$(DESTDIR)"
+
 ## make build   the package in .venv, with the test build of the extension
 build: $(STAMPS)/ext
 
@@ -65,4 +73,4 @@ $(STAMPS)/ext: $(STAMPS)/venv setup.py tcmu_overlaybd/native/build.py $(shell fi
 clean:
 	rm -rf build tcmu_overlaybd/native/_obd* tcmu_overlaybd/lio/obd-lio-helper *.egg-info
 
-.PHONY: help demo quick test soak bench lint man build clean
+.PHONY: help demo quick test soak bench lint man completion install-files build clean

@@ -28,8 +28,15 @@ EXIT_CODES = (
     ("2", "wrong usage"),
     ("3", "not found: a file, a tag, a device"),
     ("4", "something needed is missing or does not answer; the sentence names it"),
-    ("5", "data is corrupt"),
+    ("5", "data is corrupt: cut short, or a checksum or digest does not match"),
+    ("130", "ended by Ctrl-C"),
+    ("141", "nobody reads the output any more"),
 )
+# Of single commands, beside those.
+MORE_EXIT_CODES = {
+    "nbd": (("any", "with --run: that of the command; 128 and its number if a signal ended it"),),
+    "doctor": (("4", "something is missing for disks; what there is of the rest works"),),
+}
 
 
 def escape(text: str) -> str:
@@ -72,10 +79,13 @@ def page(command: click.Command, context: click.Context, date: str) -> str:
             if (found := command.get_command(context, below)) is not None
         ]
         parts.append(".SH COMMANDS\n" + "".join(rows))
-    parts.append(
-        ".SH EXIT STATUS\n" + "".join(f".TP\n.B {code}\n{escape(text)}\n" for code, text in EXIT_CODES)
-    )
+    parts.append(".SH EXIT STATUS\n" + exit_codes(context.info_name or ""))
     return "".join(parts)
+
+
+def exit_codes(command: str) -> str:
+    rows = (*EXIT_CODES, *MORE_EXIT_CODES.get(command, ()))
+    return "".join(f".TP\n.B {code}\n{escape(text)}\n" for code, text in rows)
 
 
 def main(folder: Path) -> None:

@@ -47,7 +47,7 @@ def connect(socket_path: Path | None) -> Client:
 
 
 @click.command()
-@click.argument("source", nargs=-1)
+@click.argument("source", nargs=-1, type=click.Path())
 @click.option("--name", default="", help="What to call the device; else disk0, disk1, ...")
 @click.option("--writable", is_flag=True, help="Let the disk be written: into an upper, which is kept.")
 @click.option("--upper", type=click.Path(path_type=Path), help="Folder of the upper; made if absent.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
-source_argument = click.argument("source", nargs=-1, required=True)
+source_argument = click.argument("source", nargs=-1, required=True, type=click.Path())
 output_option = click.option("-o", "--output", type=FILE, required=True, help="A new file.")
 
 

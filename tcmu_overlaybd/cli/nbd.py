@@ -27,7 +27,7 @@ COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
 
 
 @click.command()
-@click.argument("source", nargs=-1, required=True)
+@click.argument("source", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--socket",
     "socket_path",
