@@ -8,14 +8,23 @@
  *       finds one free; a transfer that has both counts as read-ahead
  *   (3) origins take turns; within an origin the oldest job goes first
  *
- * The oldest job is the seed of a range that grows over its neighbours.
+ * The oldest job is the seed of a range that grows over its neighbours, as far as the
+ * host sends in a quarter of a second: who comes to want a byte from the middle of a
+ * range that is under way waits for all before it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
+#include "base/clock.h"
 #include "cache/fetch_state.h"
+
+#define RANGE_MS         250u
+#define RANGE_MIN_BYTES  (1u << 20)   /* however slow the host is: each GET has a price too */
+#define SAMPLE_MIN_BYTES (256u << 10) /* less says nothing about the rate */
+#define MS_PER_S         1000u
 
 #define JOB_OF(link_)      LIST_ENTRY(link_, struct fetch_job, link)
 #define JOB_BY_OFFSET(at_) LIST_ENTRY(at_, struct fetch_job, by_offset)
@@ -63,6 +72,21 @@ void host_drop(struct host *host)
     free(host);
 }
 
+void host_note_rate(struct host *host, uint64_t bytes, uint64_t elapsed_ns)
+{
+    if (bytes < SAMPLE_MIN_BYTES)
+        return;
+    uint64_t rate = bytes * MS_PER_S / (elapsed_ns / NS_PER_MS + 1);
+    host->bytes_per_s = host->bytes_per_s == 0 ? rate : (3 * host->bytes_per_s + rate) / 4;
+}
+
+static uint64_t longest_range(const struct host *host)
+{
+    if (host->bytes_per_s == 0)
+        return FETCH_MAX_BYTES;
+    return min_u64(FETCH_MAX_BYTES, max_u64(RANGE_MIN_BYTES, host->bytes_per_s * RANGE_MS / MS_PER_S));
+}
+
 /* ---- a range --------------------------------------------------------------------- */
 
 static uint64_t end_of(const struct fetch_job *job)
@@ -70,21 +94,22 @@ static uint64_t end_of(const struct fetch_job *job)
     return job->offset + job->length;
 }
 
-/* May the job with link at follow one that ends at end, in a range from begin on? */
-static bool may_follow(const struct fetch_job *job, uint64_t begin, uint64_t end, bool may_read_ahead)
+/* May the job follow what is in the range, which shall be no longer than longest? */
+static bool may_follow(const struct fetch_job *job, const struct fetch_range *range, uint64_t longest,
+                       bool may_read_ahead)
 {
-    return job->offset == end && end_of(job) - begin <= FETCH_MAX_BYTES && job->partial == NULL &&
+    return job->offset == range->end && end_of(job) - range->begin <= longest && job->partial == NULL &&
            (may_read_ahead || job->class == FETCH_DEMAND);
 }
 
 /* The first of those before job that lead up to it and are as urgent. */
-static struct fetch_job *first_of_run(struct fetch_job *job)
+static struct fetch_job *first_of_run(struct fetch_job *job, uint64_t longest)
 {
     const struct list *head = &job->origin->by_offset;
     uint64_t end = end_of(job);
     while (job->by_offset.previous != head && job->partial == NULL) {
         struct fetch_job *before = JOB_BY_OFFSET(job->by_offset.previous);
-        if (before->class != job->class || end_of(before) != job->offset || end - before->offset > FETCH_MAX_BYTES)
+        if (before->class != job->class || end_of(before) != job->offset || end - before->offset > longest)
             break;
         job = before;
     }
@@ -103,13 +128,14 @@ static void take(struct fetch_range *range, struct fetch_job *job)
 
 static void take_run(struct origin *origin, struct fetch_job *seed, bool may_read_ahead, struct fetch_range *range)
 {
-    struct fetch_job *job = first_of_run(seed);
+    uint64_t longest = longest_range(origin->resolution->host);
+    struct fetch_job *job = first_of_run(seed, longest);
     struct list *next = job->by_offset.next;
     *range = (struct fetch_range){
         .origin = origin, .resolution = resolution_use(origin->resolution), .begin = job->offset + job->partial_length};
     list_init(&range->jobs);
     take(range, job);
-    while (next != &origin->by_offset && may_follow(JOB_BY_OFFSET(next), range->begin, range->end, may_read_ahead)) {
+    while (next != &origin->by_offset && may_follow(JOB_BY_OFFSET(next), range, longest, may_read_ahead)) {
         job = JOB_BY_OFFSET(next);
         next = next->next;
         take(range, job);

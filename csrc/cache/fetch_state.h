@@ -156,6 +156,7 @@ struct host {
     unsigned nr_users;
     unsigned nr_running;    /* transfers */
     unsigned nr_read_ahead; /* of them, those with read-ahead in them */
+    uint64_t bytes_per_s;   /* of one transfer, lately; 0: not known yet */
     struct list ready;      /* origins, by place, in turn */
     struct list link;
 };
@@ -163,6 +164,8 @@ struct host {
 /* The host with that authority, counted; NULL without memory. */
 struct host *host_use(struct fetcher *fetcher, const char *authority);
 void host_drop(struct host *host);
+/* A transfer has brought bytes in that time, its wait for the first of them not counted. */
+void host_note_rate(struct host *host, uint64_t bytes, uint64_t elapsed_ns);
 
 /* A run of jobs, side by side. */
 struct fetch_range {

@@ -70,20 +70,21 @@ static void plan(struct read_ahead *ahead, uint64_t begin, uint64_t end)
     atomic_store_explicit(&ahead->has_plan, true, memory_order_relaxed);
 }
 
-/* Doubled, but not longer than what was read, nor than the limit. */
-static uint64_t next_window(const struct read_ahead *ahead, const struct read_ahead_run *run)
+/* Doubled, and at least twice the read, because long reads are sequential ones; but not
+ * longer than what was read in all, nor than the limit. */
+static uint64_t next_window(const struct read_ahead *ahead, const struct read_ahead_run *run, uint64_t length)
 {
     uint64_t read = round_up(run->end - run->begin, ahead->unit);
-    return min_u64(min_u64(2 * run->window, read), ahead->max_window);
+    return min_u64(min_u64(2 * max_u64(run->window, length), read), ahead->max_window);
 }
 
-static void grow_run(struct read_ahead *ahead, struct read_ahead_run *run, uint64_t end)
+static void grow_run(struct read_ahead *ahead, struct read_ahead_run *run, uint64_t length, uint64_t end)
 {
     run->end = end;
     run->ahead = max_u64(run->ahead, end);
     if (run->ahead - end >= run->window / 2 || run->ahead >= ahead->size)
         return;
-    run->window = next_window(ahead, run);
+    run->window = next_window(ahead, run, length);
     uint64_t until = min_u64(ahead->size, round_up(end + run->window, ahead->unit));
     plan(ahead, run->ahead, until);
     run->ahead = until;
@@ -100,7 +101,7 @@ void read_ahead_note(struct read_ahead *ahead, uint64_t offset, uint64_t length)
     } else {
         run->used = ahead->nr_reads;
         if (offset + length > run->end)
-            grow_run(ahead, run, offset + length);
+            grow_run(ahead, run, length, offset + length);
     }
     pthread_mutex_unlock(&ahead->lock);
 }

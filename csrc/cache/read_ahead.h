@@ -6,7 +6,8 @@
  *
  *   a read that goes on where a run ends      the run grows; when less than half of
  *                                             the window is left ahead of it, the
- *                                             window is doubled and filled
+ *                                             window is doubled, at least to twice
+ *                                             what is read at a time, and filled
  *   a read inside a run                       nothing: a command that missed runs again
  *   any other read                            begins a run of its own, in place of the
  *                                             least recent one, with half its window
@@ -28,7 +29,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define READ_AHEAD_MAX_WINDOW (16u << 20)
+#define READ_AHEAD_MAX_WINDOW (64u << 20)
 #define READ_AHEAD_NR_RUNS    4
 
 struct read_ahead_run {

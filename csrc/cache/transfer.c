@@ -170,8 +170,11 @@ static void free_transfer(struct transfer *transfer)
     transfer_drop_chunk(transfer);
     curl_easy_cleanup(transfer->easy); /* before the headers, which it borrows */
     pthread_mutex_lock(&transfer->fetcher->lock);
-    transfer->resolution->host->nr_running--;
-    transfer->resolution->host->nr_read_ahead -= transfer->has_read_ahead;
+    struct host *host = transfer->resolution->host;
+    host->nr_running--;
+    host->nr_read_ahead -= transfer->has_read_ahead;
+    if (transfer->data_ns != 0 && transfer->at > transfer->data_at)
+        host_note_rate(host, transfer->at - transfer->data_at, transfer->progress_ns - transfer->data_ns);
     resolution_drop(transfer->resolution);
     fetcher_wake(transfer->fetcher); /* a connection is free */
     pthread_mutex_unlock(&transfer->fetcher->lock);

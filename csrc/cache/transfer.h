@@ -43,7 +43,8 @@ struct transfer {
     enum response_verdict verdict;
     uint64_t nr_ignored; /* bytes of a body that is no data */
     uint64_t progress_ns;
-    bool is_sent; /* connected, and the request is out */
+    uint64_t data_at, data_ns; /* the first bytes of data ended there, and came then; 0: none yet */
+    bool is_sent;              /* connected, and the request is out */
     bool is_stalled;
     char error[CURL_ERROR_SIZE];
 };

@@ -115,6 +115,10 @@ static size_t on_body(char *bytes, size_t one, size_t length, void *argument)
     transfer->progress_ns = clock_now_ns();
     if (!transfer->is_judged || transfer->verdict != RESPONSE_DATA)
         return ignore(transfer, length);
+    if (transfer->data_ns == 0) {
+        transfer->data_at = transfer->begin + length;
+        transfer->data_ns = transfer->progress_ns;
+    }
     size_t used = 0, more = 1;
     while (used < length && more > 0) {
         more = take_bytes(transfer, bytes + used, length - used);

@@ -15,7 +15,7 @@
 #include "base/checked.h"
 #include "cache/cache.h"
 
-#define FAKE_MAX_CHUNKS 512
+#define FAKE_MAX_CHUNKS 1024
 
 struct blob {
     uint64_t size;

@@ -18,7 +18,7 @@
 
 #include "check.h"
 
-#define PEER_BLOB_SIZE       ((20u << 20) + 1000) /* the last chunk is short */
+#define PEER_BLOB_SIZE       ((40u << 20) + 1000) /* the last chunk is short */
 #define PEER_MAX_ACTS        16
 #define PEER_MAX_CONNECTIONS 64
 
@@ -56,6 +56,7 @@ struct http_peer {
     uint64_t begins[4096], ends[4096]; /* of the requests, in order */
     char last_head[4096];
     bool is_released, is_closing;
+    unsigned pace_ms; /* between pieces of a body; set before the first request */
     int sockets[PEER_MAX_CONNECTIONS * 16];
     pthread_t threads[PEER_MAX_CONNECTIONS * 16];
 };
@@ -77,6 +78,20 @@ static inline bool peer_send(int socket, const void *bytes, size_t length)
         if (n <= 0)
             return false;
         done += (size_t)n;
+    }
+    return true;
+}
+
+#define PEER_PIECE (64u << 10)
+
+static inline bool peer_send_body(int socket, const uint8_t *bytes, uint64_t length, unsigned pace_ms)
+{
+    if (pace_ms == 0)
+        return peer_send(socket, bytes, length);
+    for (uint64_t at = 0; at < length; at += PEER_PIECE) {
+        usleep(pace_ms * 1000);
+        if (!peer_send(socket, bytes + at, length - at < PEER_PIECE ? length - at : PEER_PIECE))
+            return false;
     }
     return true;
 }
@@ -110,7 +125,8 @@ static inline bool peer_serve(struct http_peer *peer, int socket, uint64_t begin
         length = sent = act->number < length ? act->number : length;
     if (act->kind == ACT_CUT || act->kind == ACT_STALL)
         sent = act->number < length ? act->number : length;
-    if (!peer_send_head(socket, "206 Partial Content", length, range) || !peer_send(socket, peer->blob + begin, sent))
+    if (!peer_send_head(socket, "206 Partial Content", length, range) ||
+        !peer_send_body(socket, peer->blob + begin, sent, peer->pace_ms))
         return false;
     if (act->kind == ACT_STALL)
         peer_sleep(socket);

@@ -77,6 +77,23 @@ TEST(the_whole_blob_comes_in_ranges_of_bounded_length)
     fixture_close(&fixture);
 }
 
+TEST(a_slow_host_is_asked_for_no_more_than_it_sends_in_a_quarter_of_a_second)
+{
+    enum { FIRST = 64, NR = PEER_BLOB_SIZE / CHUNK + 1 - FIRST, PACE_MS = 2 };
+    static struct noted_job jobs[FIRST + NR];
+    const uint64_t most = UINT64_C(1000) / PACE_MS * PEER_PIECE / 4;
+    fixture_open(&fixture);
+    fixture.peer.pace_ms = PACE_MS;
+    fetch_chunks(&fixture, jobs, 0, FIRST, FETCH_DEMAND);
+    all_came_right(jobs, FIRST);
+    CHECK(fixture.peer.nr_requests == 1); /* nothing was known of it */
+    fetch_chunks(&fixture, jobs + FIRST, FIRST, NR, FETCH_DEMAND);
+    all_came_right(jobs + FIRST, NR);
+    for (unsigned i = 1; i < fixture.peer.nr_requests; i++)
+        CHECK(fixture.peer.ends[i] - fixture.peer.begins[i] <= most);
+    fixture_close(&fixture);
+}
+
 TEST(a_connection_is_used_again)
 {
     struct noted_job job;
@@ -317,7 +334,8 @@ TEST(many_threads_submit_promote_and_cancel)
 
 TEST_MAIN(T(a_chunk_comes_with_the_headers_that_the_resolver_gave), T(chunks_side_by_side_are_one_request),
           T(chunks_submitted_backwards_are_one_request_too), T(chunks_with_a_gap_are_two_requests),
-          T(the_whole_blob_comes_in_ranges_of_bounded_length), T(a_connection_is_used_again),
+          T(the_whole_blob_comes_in_ranges_of_bounded_length),
+          T(a_slow_host_is_asked_for_no_more_than_it_sends_in_a_quarter_of_a_second), T(a_connection_is_used_again),
           T(a_host_has_so_many_connections_and_no_more), T(read_ahead_that_hangs_keeps_no_demand_waiting),
           T(demand_goes_before_read_ahead_that_was_there_first), T(promoted_read_ahead_is_demand),
           T(a_chunk_is_handed_over_before_its_request_ends), T(a_cancelled_job_is_not_done_and_its_neighbours_are),

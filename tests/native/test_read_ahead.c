@@ -55,6 +55,15 @@ TEST(a_sequential_reader_is_kept_ahead_of_by_a_window_that_doubles_to_its_limit)
     read_ahead_destroy(&ahead);
 }
 
+TEST(long_reads_open_the_window_at_once)
+{
+    uint64_t begin, end;
+    open_ahead(64 * MIB, 16 * MIB);
+    CHECK(plans_nothing(0, MIB));
+    CHECK(plans(MIB, MIB, &begin, &end) && begin == 2 * MIB && end == 4 * MIB);
+    read_ahead_destroy(&ahead);
+}
+
 TEST(no_more_is_planned_than_was_read)
 {
     uint64_t begin, end;
@@ -115,6 +124,7 @@ TEST(a_window_shorter_than_a_chunk_is_none)
 }
 
 TEST_MAIN(T(a_first_read_plans_nothing), T(a_sequential_reader_is_kept_ahead_of_by_a_window_that_doubles_to_its_limit),
-          T(no_more_is_planned_than_was_read), T(reading_the_same_again_changes_nothing), T(random_reads_plan_nothing),
+          T(long_reads_open_the_window_at_once), T(no_more_is_planned_than_was_read),
+          T(reading_the_same_again_changes_nothing), T(random_reads_plan_nothing),
           T(readers_side_by_side_each_have_their_run), T(nothing_is_planned_behind_the_end),
           T(a_window_shorter_than_a_chunk_is_none))
