@@ -6,6 +6,7 @@ the same disk and remove what they wrote before the next turn.
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import tempfile
@@ -24,18 +25,22 @@ from tcmu_overlaybd.native import mem
 from tcmu_overlaybd.native.core import Core, Device
 from tcmu_overlaybd.native.image import Image, Layer
 from tcmu_overlaybd.native.source import Source
+from tcmu_overlaybd.registry.blob_sources import BytesBlob
 from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.transport import Transport
-from tcmu_overlaybd.registry.upload import BytesBlob, Uploader
+from tcmu_overlaybd.registry.upload import Uploader
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.images import Blob
 from tests.remote.cached_blob import Blobs
 
 COLD_GOAL = 0.8
+MIB = 1 << 20
+COLD_BYTES = 256 * MIB  # long enough that the first steps of read-ahead do not count for much
 WARM_GOAL = 0.9
+CHUNK_SIZE = 256 << 10
 REPOSITORY = "bench/layer"
-PIECE = 1 << 20  # the largest transfer of our disks
+PIECE = MIB  # the largest transfer of our disks
 TIMEOUT_MS = 60_000
 
 # curl has two.  Half of ours may carry read-ahead, and a sequential reader has little else.
@@ -45,11 +50,21 @@ TRANSPORT = Transport(proxy="", connections_per_host=2 * CURL_CONNECTIONS)
 
 @dataclass(frozen=True)
 class Remote:
-    """A layer file, and where it is to be had."""
+    """A plain layer, and where it is to be had."""
 
     path: Path
     blob: Blob
     url: str
+
+
+def random_layer(folder: Path) -> Path:
+    path = folder / "layer-cold"
+    if not path.exists():
+        raw = folder / "cold.raw"
+        raw.write_bytes(b"".join(random.Random(i).randbytes(MIB) for i in range(COLD_BYTES // MIB)))
+        images.layer_of(raw, path, None)
+        raw.unlink()
+    return path
 
 
 @contextmanager
@@ -68,20 +83,21 @@ def pushed(path: Path) -> Iterator[Remote]:
 @contextmanager
 def cached_device(remote: Remote, folder: Path) -> Iterator[Device]:
     """A disk whose one layer comes from the registry, by way of a cache in folder."""
-    trailer = read_layer_file(remote.path).trailer
+    layer_file = read_layer_file(remote.path)
+    trailer, size = layer_file.trailer, layer_file.trailer.virtual_size
     with ExitStack() as stack:
-        blobs = stack.enter_context(Blobs(folder, transport=TRANSPORT))
+        blobs = stack.enter_context(Blobs(folder, chunk_size=CHUNK_SIZE, transport=TRANSPORT))
         source: Source = blobs.open(remote.url, remote.blob.data)
         layer = stack.enter_context(
             Layer.open(
                 source,
                 index_offset=trailer.index_offset,
                 nr_entries=trailer.index_size,
-                virtual_size=images.DISK_BYTES,
+                virtual_size=size,
                 timeout_ms=TIMEOUT_MS,
             )
         )
-        image = Image.open([layer], None, virtual_size=images.DISK_BYTES, name="cached")
+        image = Image.open([layer], None, virtual_size=size, name="cached")
         core = stack.enter_context(Core.open())
         yield stack.enter_context(Device.open(core, stack.enter_context(image), name="cached"))
 
@@ -91,7 +107,7 @@ def cached_device(remote: Remote, folder: Path) -> Iterator[Device]:
 
 def cold(folder: Path, nr_pairs: int) -> Result:
     """Bytes of blob a second, from an empty cache to the last byte read and written."""
-    with pushed(images.layer(folder, None)) as remote, tempfile.TemporaryDirectory(dir=folder) as name:
+    with pushed(random_layer(folder)) as remote, tempfile.TemporaryDirectory(dir=folder) as name:
         return compare(
             f"cold layer from a registry, {PIECE >> 10} KiB sequential reads",
             lambda: _fetch(remote, Path(name), _read_all),
@@ -114,7 +130,11 @@ def _fetch(remote: Remote, folder: Path, fetch: Callable[[Remote, Path], float])
 def _read_all(remote: Remote, folder: Path) -> float:
     """Seconds; opening is not counted, because it is a handful of round trips."""
     with cached_device(remote, folder) as device:
-        return mem.read_loop(device, array("Q", range(0, images.DISK_BYTES, PIECE)), PIECE, 1) / 1e9
+        return _read_through(device, COLD_BYTES) / 1e9
+
+
+def _read_through(device: Device, size: int) -> int:
+    return mem.read_loop(device, array("Q", range(0, size, PIECE)), PIECE, 1)
 
 
 def _curl(remote: Remote, folder: Path) -> float:
@@ -143,7 +163,7 @@ def warm(folder: Path, nr_pairs: int) -> Result:
         cached_device(remote, Path(name)) as cached,
         device_on(path) as local,
     ):
-        mem.read_loop(cached, array("Q", range(0, images.DISK_BYTES, PIECE)), PIECE, 1)
+        _read_through(cached, images.DISK_BYTES)
         return compare(
             "warm layer in the cache, 4 KiB random reads",
             lambda: NR_READS / mem.read_loop(cached, offsets, images.BLOCK, 1) * 1e9,
