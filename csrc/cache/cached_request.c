@@ -202,7 +202,7 @@ static enum obd_status wait_for_fetch(struct cached *cached, struct miss *miss)
 {
     uint64_t deadline_ns = fetch_deadline(miss->demand->deadline_ns);
     struct miss_entry *entry = miss_table_find(cached->table, miss->chunk, MISS_WANTED, cached->origin);
-    if (entry != NULL && !fetch_promote(&entry->job, deadline_ns)) {
+    if (entry != NULL && !fetch_promote(&entry->job, FETCH_DEMAND, deadline_ns)) {
         list_remove(&entry->link);
         entry = NULL;
     }

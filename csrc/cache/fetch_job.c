@@ -20,7 +20,7 @@
 
 static struct list *queue_of(struct fetch_job *job)
 {
-    return job->class == FETCH_DEMAND ? &job->origin->demand : &job->origin->read_ahead;
+    return &job->origin->pending[job->class];
 }
 
 /* From the end, where the next chunk of a run belongs. */
@@ -108,8 +108,8 @@ void jobs_expire(struct fetcher *fetcher, uint64_t now_ns)
     for (struct list *link = fetcher->origins.next; link != &fetcher->origins; link = link->next) {
         struct origin *origin = LIST_ENTRY(link, struct origin, in_fetcher);
         expire_of_list(fetcher, &origin->submitted, now_ns);
-        expire_of_list(fetcher, &origin->demand, now_ns);
-        expire_of_list(fetcher, &origin->read_ahead, now_ns);
+        for (int class = 0; class < NR_FETCH_CLASSES; class ++)
+            expire_of_list(fetcher, &origin->pending[class], now_ns);
     }
     for (struct list *link = fetcher->running.next; link != &fetcher->running; link = link->next)
         expire_of_list(fetcher, transfer_jobs(link), now_ns);

@@ -3,10 +3,12 @@
  * Hosts are independent: each has its own bound, so that one that hangs takes no
  * connection from another.  Within a host
  *
- *   (1) no read-ahead begins while a demand job of it could
- *   (2) read-ahead has at most half of the connections, so that the next demand job
- *       finds one free; a transfer that has both counts as read-ahead
- *   (3) origins take turns; within an origin the oldest job goes first
+ *   (1) no job begins while a more urgent one of it could
+ *   (2) what nobody waits for has at most half of the connections, so that the next
+ *       demand job finds one free; a transfer counts as the least urgent job in it
+ *   (3) a background job begins only while nothing else runs: all bytes of a narrow
+ *       line are for whoever waits
+ *   (4) origins take turns; within an origin the oldest job goes first
  *
  * The oldest job is the seed of a range that grows over its neighbours, as far as the
  * host sends in a quarter of a second: who comes to want a byte from the middle of a
@@ -94,12 +96,12 @@ static uint64_t end_of(const struct fetch_job *job)
     return job->offset + job->length;
 }
 
-/* May the job follow what is in the range, which shall be no longer than longest? */
+/* May job follow what is in the range, which shall be no longer than longest? */
 static bool may_follow(const struct fetch_job *job, const struct fetch_range *range, uint64_t longest,
-                       bool may_read_ahead)
+                       enum fetch_class least)
 {
     return job->offset == range->end && end_of(job) - range->begin <= longest && job->partial == NULL &&
-           (may_read_ahead || job->class == FETCH_DEMAND);
+           job->class <= least;
 }
 
 /* The first of those before job that lead up to it and are as urgent. */
@@ -123,10 +125,11 @@ static void take(struct fetch_range *range, struct fetch_job *job)
     job->state = FETCH_RUNNING;
     list_append(&range->jobs, &job->link);
     range->end = end_of(job);
-    range->has_read_ahead |= job->class == FETCH_READ_AHEAD;
+    if (job->class > range->class)
+        range->class = job->class;
 }
 
-static void take_run(struct origin *origin, struct fetch_job *seed, bool may_read_ahead, struct fetch_range *range)
+static void take_run(struct origin *origin, struct fetch_job *seed, enum fetch_class least, struct fetch_range *range)
 {
     uint64_t longest = longest_range(origin->resolution->host);
     struct fetch_job *job = first_of_run(seed, longest);
@@ -135,7 +138,7 @@ static void take_run(struct origin *origin, struct fetch_job *seed, bool may_rea
         .origin = origin, .resolution = resolution_use(origin->resolution), .begin = job->offset + job->partial_length};
     list_init(&range->jobs);
     take(range, job);
-    while (next != &origin->by_offset && may_follow(JOB_BY_OFFSET(next), range, longest, may_read_ahead)) {
+    while (next != &origin->by_offset && may_follow(JOB_BY_OFFSET(next), range, longest, least)) {
         job = JOB_BY_OFFSET(next);
         next = next->next;
         take(range, job);
@@ -144,19 +147,15 @@ static void take_run(struct origin *origin, struct fetch_job *seed, bool may_rea
 
 /* ---- which ------------------------------------------------------------------------- */
 
-static struct list *queue_of(struct origin *origin, enum fetch_class class)
-{
-    return class == FETCH_DEMAND ? &origin->demand : &origin->read_ahead;
-}
-
-static bool plan_class(struct host *host, enum fetch_class class, bool may_read_ahead, struct fetch_range *range)
+/* least: the least urgent that may be in the range. */
+static bool plan_class(struct host *host, enum fetch_class class, enum fetch_class least, struct fetch_range *range)
 {
     for (struct list *place = host->ready.next; place != &host->ready; place = place->next) {
         struct origin *origin = LIST_ENTRY(place, struct origin, place);
-        struct list *queue = queue_of(origin, class);
+        struct list *queue = &origin->pending[class];
         if (list_is_empty(queue))
             continue;
-        take_run(origin, JOB_OF(queue->next), may_read_ahead, range);
+        take_run(origin, JOB_OF(queue->next), least, range);
         origin_place(origin); /* at the end, or nowhere when it has no more */
         return true;
     }
@@ -167,9 +166,12 @@ static bool plan_for_host(struct fetcher *fetcher, struct host *host, struct fet
 {
     if (host->nr_running >= fetcher->connections_per_host)
         return false;
-    bool may_read_ahead = host->nr_read_ahead < fetcher->connections_per_host / 2;
-    return plan_class(host, FETCH_DEMAND, may_read_ahead, range) ||
-           (may_read_ahead && plan_class(host, FETCH_READ_AHEAD, true, range));
+    unsigned nr_unasked = host->nr_of_class[FETCH_READ_AHEAD] + host->nr_of_class[FETCH_BACKGROUND];
+    if (nr_unasked >= fetcher->connections_per_host / 2)
+        return plan_class(host, FETCH_DEMAND, FETCH_DEMAND, range);
+    return plan_class(host, FETCH_DEMAND, FETCH_READ_AHEAD, range) ||
+           plan_class(host, FETCH_READ_AHEAD, FETCH_READ_AHEAD, range) ||
+           (host->nr_running == 0 && plan_class(host, FETCH_BACKGROUND, FETCH_BACKGROUND, range));
 }
 
 bool plan_next(struct fetcher *fetcher, struct fetch_range *range)

@@ -110,11 +110,10 @@ struct origin {
     uint32_t refused_status;       /* of the last answer, if that was a refusal; else 0 */
     unsigned nr_refusals;          /* in a row */
 
-    struct list submitted; /* jobs that shall begin together */
-    struct list demand;    /* pending jobs, oldest first */
-    struct list read_ahead;
-    struct list by_offset; /* all of them, by offset */
-    struct list place;     /* in host->ready or fetcher->paused */
+    struct list submitted;                 /* jobs that shall begin together */
+    struct list pending[NR_FETCH_CLASSES]; /* jobs, oldest first */
+    struct list by_offset;                 /* all of them, by offset */
+    struct list place;                     /* in host->ready or fetcher->paused */
 
     uint64_t resume_ns;              /* paused until then */
     bool is_told_to_wait;            /* that long, by the server */
@@ -154,10 +153,10 @@ void resolution_drop(struct resolution *resolution); /* NULL is fine */
 struct host {
     char *authority; /* scheme://name:port */
     unsigned nr_users;
-    unsigned nr_running;    /* transfers */
-    unsigned nr_read_ahead; /* of them, those with read-ahead in them */
-    uint64_t bytes_per_s;   /* of one transfer, lately; 0: not known yet */
-    struct list ready;      /* origins, by place, in turn */
+    unsigned nr_running;                    /* transfers */
+    unsigned nr_of_class[NR_FETCH_CLASSES]; /* of them, by the least urgent job that they began with */
+    uint64_t bytes_per_s;                   /* of one transfer, lately; 0: not known yet */
+    struct list ready;                      /* origins, by place, in turn */
     struct list link;
 };
 
@@ -174,7 +173,7 @@ struct fetch_range {
     struct list jobs;
     uint64_t begin; /* behind what has come of the first */
     uint64_t end;
-    bool has_read_ahead;
+    enum fetch_class class; /* the least urgent in it */
 };
 
 /* Takes the next range that may be fetched now out of its origin; false: none may. */

@@ -261,18 +261,19 @@ bool fetch_cancel(struct fetch_job *job)
     return is_in_time;
 }
 
-bool fetch_promote(struct fetch_job *job, uint64_t deadline_ns)
+bool fetch_promote(struct fetch_job *job, enum fetch_class class, uint64_t deadline_ns)
 {
     struct origin *origin = job->origin;
     pthread_mutex_lock(&origin->fetcher->lock);
     bool is_in_time = job->state != FETCH_ENDED;
     job->deadline_ns = max_u64(job->deadline_ns, deadline_ns);
-    if (job->class == FETCH_READ_AHEAD && job->state == FETCH_PENDING) {
+    if (class < job->class && job->state == FETCH_PENDING) {
         list_remove(&job->link);
-        list_append(&origin->demand, &job->link);
+        list_append(&origin->pending[class], &job->link);
         fetcher_wake(origin->fetcher);
     }
-    job->class = FETCH_DEMAND;
+    if (class < job->class)
+        job->class = class;
     pthread_mutex_unlock(&origin->fetcher->lock);
     return is_in_time;
 }

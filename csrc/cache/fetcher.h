@@ -6,7 +6,7 @@
  * again when it stops working: the resolve queue.
  *
  *   fetch job --no valid resolution--> waits in its origin --resolved--> ready
- *   ready --a connection of its host is free, demand before read-ahead--> running
+ *   ready --a connection of its host is free, the more urgent class first--> running
  *   running --206, right Content-Range, right length--> done
  *           --401 403 404 3xx--> origin unresolved, with status and Location, job waits
  *           --429, 5xx, cut, stalled, refused--> origin pauses (Retry-After, else
@@ -21,7 +21,8 @@
  * come of a chunk when a transfer is cut is kept, and the next begins behind it.
  *
  * Concurrency per host is bounded.  Read-ahead has at most half of a host's
- * connections, so that a demand job never waits for one.
+ * connections, so that a demand job never waits for one.  Background jobs begin only
+ * while nothing else of their host runs, one transfer at a time.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -42,7 +43,8 @@
 struct fetcher;
 struct origin;
 
-enum fetch_class { FETCH_DEMAND, FETCH_READ_AHEAD };
+/* Most urgent first.  Background: a whole blob is wanted, some time (background download). */
+enum fetch_class { FETCH_DEMAND, FETCH_READ_AHEAD, FETCH_BACKGROUND, NR_FETCH_CLASSES };
 
 /* One chunk that someone wants.  Its memory is the owner's; it must stay until done
  * has been called or fetch_cancel has said true. */
@@ -92,9 +94,10 @@ enum obd_status fetch_submit(struct fetch_job *job);
 void fetch_begin(struct origin *origin);
 /* True: done will not be called.  False: it was, or is just being. */
 bool fetch_cancel(struct fetch_job *job);
-/* Read-ahead that a reader has caught up with, or a reader with more time.  False: too
- * late, it is done or just being. */
-bool fetch_promote(struct fetch_job *job, uint64_t deadline_ns);
+/* Read-ahead that a reader has caught up with, or a reader with more time: it is of that
+ * class from now on, unless it is more urgent already.  False: too late, it is done or
+ * just being. */
+bool fetch_promote(struct fetch_job *job, enum fetch_class class, uint64_t deadline_ns);
 
 /* The resolve queue (obd.h says what each does); threads of Python wait in next. */
 enum obd_status resolve_next(struct fetcher *fetcher, struct obd_resolve *question, uint64_t deadline_ns);

@@ -40,10 +40,12 @@ static struct origin *new_origin(struct fetcher *fetcher, uint64_t id, uint64_t 
     origin->size = size;
     origin->nr_references = 1;
     origin->question = (struct obd_resolve){.origin_id = id, .reason = OBD_RESOLVE_FIRST};
-    struct list *lists[] = {&origin->submitted, &origin->demand,        &origin->read_ahead, &origin->by_offset,
-                            &origin->place,     &origin->question_link, &origin->in_fetcher};
+    struct list *lists[] = {&origin->submitted, &origin->by_offset, &origin->place, &origin->question_link,
+                            &origin->in_fetcher};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         list_init(lists[i]);
+    for (int class = 0; class < NR_FETCH_CLASSES; class ++)
+        list_init(&origin->pending[class]);
     return origin;
 }
 

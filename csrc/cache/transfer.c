@@ -60,7 +60,7 @@ static struct transfer *new_transfer(struct fetcher *fetcher, const struct fetch
     transfer->resolution = range->resolution;
     transfer->begin = transfer->at = range->begin;
     transfer->end = range->end;
-    transfer->has_read_ahead = range->has_read_ahead;
+    transfer->class = range->class;
     transfer->began_pauses = range->origin->nr_pauses;
     transfer->progress_ns = clock_now_ns();
     list_init(&transfer->jobs);
@@ -101,7 +101,7 @@ void transfer_start(struct fetcher *fetcher, struct fetch_range *range)
     transfer->origin->nr_references++;
     transfer->origin->stats.nr_requests++;
     transfer->resolution->host->nr_running++;
-    transfer->resolution->host->nr_read_ahead += transfer->has_read_ahead;
+    transfer->resolution->host->nr_of_class[transfer->class]++;
     list_append(&fetcher->running, &transfer->link);
 }
 
@@ -172,7 +172,7 @@ static void free_transfer(struct transfer *transfer)
     pthread_mutex_lock(&transfer->fetcher->lock);
     struct host *host = transfer->resolution->host;
     host->nr_running--;
-    host->nr_read_ahead -= transfer->has_read_ahead;
+    host->nr_of_class[transfer->class]--;
     if (transfer->data_ns != 0 && transfer->at > transfer->data_at)
         host_note_rate(host, transfer->at - transfer->data_at, transfer->progress_ns - transfer->data_ns);
     resolution_drop(transfer->resolution);

@@ -29,8 +29,8 @@ struct transfer {
     struct resolution *resolution; /* counted */
     struct list jobs;              /* what is still wanted, by offset; guarded by the lock */
     struct list link;              /* in fetcher->running */
-    bool has_read_ahead;
-    uint64_t began_pauses; /* origin->nr_pauses at the start */
+    enum fetch_class class;        /* the range's */
+    uint64_t began_pauses;         /* origin->nr_pauses at the start */
 
     uint64_t begin, end; /* of the range asked for */
     uint64_t at;         /* of the next byte to come */

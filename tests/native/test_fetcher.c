@@ -171,8 +171,79 @@ TEST(promoted_read_ahead_is_demand)
     fetch_chunks(&fixture, &first, 0, 1, FETCH_READ_AHEAD);
     peer_wait_for_requests(&fixture.peer, 1);
     fetch_chunks(&fixture, &ahead, 50, 1, FETCH_READ_AHEAD);
-    fetch_promote(&ahead.job, SECONDS(20));
+    fetch_promote(&ahead.job, FETCH_DEMAND, SECONDS(20));
     all_came_right(&ahead, 1);
+    peer_release(&fixture.peer);
+    all_came_right(&first, 1);
+    fixture_close(&fixture);
+}
+
+TEST(a_background_job_begins_only_when_nothing_else_of_its_host_runs)
+{
+    struct noted_job ahead, later;
+    fixture_open(&fixture);
+    PEER_SCRIPT(&fixture.peer, {.kind = ACT_WAIT});
+    fetch_chunks(&fixture, &ahead, 0, 1, FETCH_READ_AHEAD);
+    peer_wait_for_requests(&fixture.peer, 1);
+    fetch_chunks(&fixture, &later, 50, 1, FETCH_BACKGROUND);
+    for (unsigned i = 0; i < 10; i++) {
+        struct noted_job wanted; /* and it goes past what waits */
+        fetch_chunks(&fixture, &wanted, 100 + 2 * i, 1, FETCH_DEMAND);
+        all_came_right(&wanted, 1);
+    }
+    CHECK(peer_nr_requests(&fixture.peer) == 11);
+    peer_release(&fixture.peer);
+    all_came_right(&ahead, 1);
+    all_came_right(&later, 1);
+    fixture_close(&fixture);
+}
+
+TEST(a_background_job_that_hangs_keeps_nobody_waiting_but_the_next_of_its_kind)
+{
+    struct noted_job first, second, others[2];
+    fixture_open(&fixture);
+    PEER_SCRIPT(&fixture.peer, {.kind = ACT_WAIT});
+    fetch_chunks(&fixture, &first, 0, 1, FETCH_BACKGROUND);
+    peer_wait_for_requests(&fixture.peer, 1);
+    fetch_chunks(&fixture, &second, 50, 1, FETCH_BACKGROUND);
+    fetch_chunks(&fixture, &others[0], 100, 1, FETCH_DEMAND);
+    fetch_chunks(&fixture, &others[1], 120, 1, FETCH_READ_AHEAD);
+    all_came_right(others, 2);
+    CHECK(peer_nr_requests(&fixture.peer) == 3);
+    peer_release(&fixture.peer);
+    all_came_right(&first, 1);
+    all_came_right(&second, 1);
+    fixture_close(&fixture);
+}
+
+TEST(a_demand_range_takes_no_background_job_with_it)
+{
+    struct noted_job first, later, wanted;
+    fixture_open(&fixture);
+    PEER_SCRIPT(&fixture.peer, {.kind = ACT_WAIT});
+    fetch_chunks(&fixture, &first, 0, 1, FETCH_BACKGROUND);
+    peer_wait_for_requests(&fixture.peer, 1);
+    fetch_chunks(&fixture, &later, 51, 1, FETCH_BACKGROUND);
+    fetch_chunks(&fixture, &wanted, 50, 1, FETCH_DEMAND);
+    all_came_right(&wanted, 1);
+    CHECK(fixture.peer.ends[1] - fixture.peer.begins[1] == CHUNK);
+    peer_release(&fixture.peer);
+    all_came_right(&first, 1);
+    all_came_right(&later, 1);
+    fixture_close(&fixture);
+}
+
+TEST(a_background_job_that_a_reader_wants_is_demand)
+{
+    struct noted_job first, later;
+    fixture_open(&fixture);
+    PEER_SCRIPT(&fixture.peer, {.kind = ACT_WAIT});
+    fetch_chunks(&fixture, &first, 0, 1, FETCH_BACKGROUND);
+    peer_wait_for_requests(&fixture.peer, 1);
+    fetch_chunks(&fixture, &later, 50, 1, FETCH_BACKGROUND);
+    CHECK(fetch_promote(&later.job, FETCH_BACKGROUND, SECONDS(20)) && later.job.class == FETCH_BACKGROUND);
+    CHECK(fetch_promote(&later.job, FETCH_DEMAND, SECONDS(20)));
+    all_came_right(&later, 1);
     peer_release(&fixture.peer);
     all_came_right(&first, 1);
     fixture_close(&fixture);
@@ -306,13 +377,13 @@ static void *fetch_and_cancel(void *argument)
     for (int i = 0; i < 150; i++) {
         struct noted_job job;
         noted_init(&job, &fixture, (unsigned)rand_r(&seed) % (PEER_BLOB_SIZE / CHUNK));
-        job.job.class = i % 3 == 0 ? FETCH_READ_AHEAD : FETCH_DEMAND;
+        job.job.class = (enum fetch_class)(i % NR_FETCH_CLASSES);
         CHECK_OK(fetch_submit(&job.job));
         fetch_begin(fixture.origin);
         if (i % 5 == 0)
             usleep((unsigned)rand_r(&seed) % 2000);
         if (i % 3 == 0)
-            fetch_promote(&job.job, SECONDS(30));
+            fetch_promote(&job.job, FETCH_DEMAND, SECONDS(30));
         if (i % 4 != 0 || !fetch_cancel(&job.job))
             all_came_right(&job, 1);
         else
@@ -338,6 +409,9 @@ TEST_MAIN(T(a_chunk_comes_with_the_headers_that_the_resolver_gave), T(chunks_sid
           T(a_slow_host_is_asked_for_no_more_than_it_sends_in_a_quarter_of_a_second), T(a_connection_is_used_again),
           T(a_host_has_so_many_connections_and_no_more), T(read_ahead_that_hangs_keeps_no_demand_waiting),
           T(demand_goes_before_read_ahead_that_was_there_first), T(promoted_read_ahead_is_demand),
+          T(a_background_job_begins_only_when_nothing_else_of_its_host_runs),
+          T(a_background_job_that_hangs_keeps_nobody_waiting_but_the_next_of_its_kind),
+          T(a_demand_range_takes_no_background_job_with_it), T(a_background_job_that_a_reader_wants_is_demand),
           T(a_chunk_is_handed_over_before_its_request_ends), T(a_cancelled_job_is_not_done_and_its_neighbours_are),
           T(a_request_that_nobody_wants_any_more_gives_its_connection_back),
           T(a_deadline_ends_a_job_whose_server_says_nothing), T(a_deadline_ends_a_job_whose_question_nobody_answers),
