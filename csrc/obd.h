@@ -97,6 +97,16 @@ int obd_source_open_slow(struct source *below, uint32_t chunk_size, uint32_t del
                          struct source **out);
 /* Whether it keeps readers waiting; not while a layer over it is being opened. */
 int obd_source_set_late(struct source *slow, int is_late);
+/* Reads of whoever has time: what is absent is fetched when nothing else of its host is.
+ * One thread reads. */
+struct background_reader;
+int obd_background_reader_open(struct source *source, struct background_reader **out);
+int obd_background_reader_read(struct background_reader *reader, void *buffer, size_t length, uint64_t offset,
+                               uint32_t timeout_ms);
+/* From any thread: a read that waits ends with OBD_E_CANCELLED, and so does every later
+ * one that would wait. */
+void obd_background_reader_stop(struct background_reader *reader);
+void obd_background_reader_close(struct background_reader *reader);
 uint64_t obd_source_size(const struct source *source);
 int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
 int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms);
@@ -188,6 +198,8 @@ struct obd_cached_source_stats {
     uint64_t nr_requests;   /* GETs, likewise */
     uint64_t nr_errors[20]; /* chunks that did not come, by enum obd_status; likewise */
     uint64_t cached_bytes;  /* of this source: read without waiting */
+    uint32_t chunk_size;
+    uint32_t is_local; /* a local file has taken over */
 };
 
 /* digest: 32 bytes. */
@@ -195,6 +207,10 @@ int obd_source_open_cached(struct cache *cache, struct origin *origin, const uin
 /* Starts fetching what is absent of the range; nobody waits for it, so it is given up
  * after a minute: a few MiB at a time. */
 int obd_source_prefetch(struct source *source, uint64_t offset, uint64_t length);
+/* From now on everything is read from local, a file with the same bytes; also what waits
+ * for the registry just now.  Should it fail later, reads go to the registry again.
+ * OBD_E_INVALID: its size differs, or another has taken over before. */
+int obd_source_switch_to(struct source *cached, struct source *local);
 int obd_cached_source_stats(struct source *source, struct obd_cached_source_stats *stats);
 
 /* ---- layers -------------------------------------------------------------- */

@@ -31,6 +31,11 @@ int obd_source_prefetch(struct source *source, uint64_t offset, uint64_t length)
     return cached_source_prefetch(source, offset, length);
 }
 
+int obd_source_switch_to(struct source *cached, struct source *local)
+{
+    return cached_source_switch_to(cached, local);
+}
+
 int obd_cached_source_stats(struct source *source, struct obd_cached_source_stats *stats)
 {
     return cached_source_stats(source, stats);

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "source/background_reader.h"
 
 int obd_source_open_file(const char *path, struct source **out)
 {
@@ -61,6 +62,27 @@ int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t
 int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms)
 {
     return source_verify_zfile(zfile, first_block, nr_blocks, clock_deadline_ns(timeout_ms));
+}
+
+int obd_background_reader_open(struct source *source, struct background_reader **out)
+{
+    return background_reader_open(source, out);
+}
+
+int obd_background_reader_read(struct background_reader *reader, void *buffer, size_t length, uint64_t offset,
+                               uint32_t timeout_ms)
+{
+    return background_reader_read(reader, buffer, length, offset, clock_deadline_ns(timeout_ms));
+}
+
+void obd_background_reader_stop(struct background_reader *reader)
+{
+    background_reader_stop(reader);
+}
+
+void obd_background_reader_close(struct background_reader *reader)
+{
+    background_reader_close(reader);
 }
 
 void obd_source_close(struct source *source)

@@ -144,6 +144,14 @@ static enum obd_status keep(struct blob *blob, uint64_t chunk, const void *bytes
     return status;
 }
 
+bool blob_has_spare_room(struct blob *blob, uint64_t chunk)
+{
+    pthread_mutex_lock(&blob->cache->lock);
+    bool has = cache_has_spare_room(blob->cache, blob_chunk_room(blob, chunk));
+    pthread_mutex_unlock(&blob->cache->lock);
+    return has;
+}
+
 enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes, bool *is_kept)
 {
     struct cache *cache = blob->cache;

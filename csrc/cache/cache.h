@@ -62,6 +62,9 @@ void blob_unpin(struct blob *blob, uint64_t chunk);
  * present already is only pinned. */
 enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes, bool *is_kept);
 
+/* Whether blob_store would keep chunk and evict nothing for it, as far as one can know. */
+bool blob_has_spare_room(struct blob *blob, uint64_t chunk);
+
 /* Damaged or unwanted: absent from now on, fetched again when asked for.  Pins it has
  * are still counted, and given back by those who have them. */
 void blob_discard(struct blob *blob, uint64_t chunk);

@@ -32,6 +32,15 @@ static bool has_room(const struct cache *cache, uint64_t bytes)
     return cache->used_bytes <= cache->limit_bytes && bytes <= cache->limit_bytes - cache->used_bytes;
 }
 
+bool cache_has_spare_room(struct cache *cache, uint64_t bytes)
+{
+    struct statvfs fs;
+    if (!has_room(cache, bytes) || statvfs(cache->folder, &fs) != 0)
+        return false;
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return free_bytes >= bytes && free_bytes - bytes >= cache->free_floor_bytes;
+}
+
 enum obd_status cache_take_room(struct cache *cache, uint64_t bytes)
 {
     while (!has_room(cache, bytes))

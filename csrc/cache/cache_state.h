@@ -82,6 +82,8 @@ enum obd_status cache_folder_load(struct cache *cache);
  * pinned, or as much is not there. */
 enum obd_status cache_take_room(struct cache *cache, uint64_t bytes);
 void cache_give_room(struct cache *cache, uint64_t bytes);
+/* Whether so much could be kept and nothing had to go for it. */
+bool cache_has_spare_room(struct cache *cache, uint64_t bytes);
 /* OBD_E_NO_SPACE when the file system has not bytes more than the floor, although
  * chunks were evicted for that. */
 enum obd_status cache_check_floor(struct cache *cache, uint64_t bytes);

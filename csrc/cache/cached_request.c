@@ -73,8 +73,8 @@ static void drop(struct miss_entry *entry)
     source_unref(source);
 }
 
-/* Nobody waits for it any more.  When it is too late to cancel, done finds no waiter. */
-static void abandon(struct miss_entry *entry)
+/* When it is too late to cancel, done finds no waiter. */
+void cached_abandon(struct miss_entry *entry)
 {
     if (fetch_cancel(&entry->job))
         drop(entry);
@@ -100,7 +100,7 @@ static void gather_waiters(struct miss_table *table, struct miss_entry *arrived)
     while ((other = miss_table_find_waited(table, arrived->chunk)) != NULL) {
         while ((link = list_pop(&other->waiters)) != NULL)
             list_append(&arrived->waiters, link);
-        abandon(other);
+        cached_abandon(other);
     }
 }
 
@@ -128,11 +128,17 @@ static void answer_all(struct cached *cached, struct miss_entry *entry)
     }
 }
 
+/* What comes in the background is kept elsewhere: nothing that somebody read goes for it. */
+static bool is_worth_its_room(const struct cached *cached, const struct miss_entry *entry)
+{
+    return entry->job.class != FETCH_BACKGROUND || blob_has_spare_room(cached->blob, entry->chunk);
+}
+
 static void arrive(struct cached *cached, struct miss_entry *entry, void *bytes)
 {
     struct source *source = entry->source;
     bool is_kept = false;
-    if (blob_store(cached->blob, entry->chunk, bytes, &is_kept) != OBD_OK)
+    if (is_worth_its_room(cached, entry) && blob_store(cached->blob, entry->chunk, bytes, &is_kept) != OBD_OK)
         is_kept = false; /* the cache says so itself; to readers it is the same */
     if (is_kept)
         free(bytes);
@@ -189,6 +195,8 @@ static void on_done(struct fetch_job *job, enum obd_status status, void *bytes)
 static bool pin_what_is_here(struct cached *cached, uint64_t chunk)
 {
     struct miss_entry *held = miss_table_find(cached->table, chunk, MISS_HELD, NULL);
+    if (held == NULL && cached_is_local(cached)) /* since the read that missed */
+        return cached_pin_nothing(cached, chunk);
     if (held == NULL)
         return blob_pin(cached->blob, chunk);
     held->nr_pins++;
@@ -200,15 +208,16 @@ static bool pin_what_is_here(struct cached *cached, uint64_t chunk)
  * another reader is over, is not this reader's. */
 static enum obd_status wait_for_fetch(struct cached *cached, struct miss *miss)
 {
+    enum fetch_class class = miss->demand->is_background ? FETCH_BACKGROUND : FETCH_DEMAND;
     uint64_t deadline_ns = fetch_deadline(miss->demand->deadline_ns);
     struct miss_entry *entry = miss_table_find(cached->table, miss->chunk, MISS_WANTED, cached->origin);
-    if (entry != NULL && !fetch_promote(&entry->job, FETCH_DEMAND, deadline_ns)) {
+    if (entry != NULL && !fetch_promote(&entry->job, class, deadline_ns)) {
         list_remove(&entry->link);
         entry = NULL;
     }
     enum obd_status status = OBD_OK;
     if (entry == NULL)
-        status = want(cached, miss->chunk, FETCH_DEMAND, deadline_ns, &entry);
+        status = want(cached, miss->chunk, class, deadline_ns, &entry);
     if (status == OBD_OK)
         list_append(&entry->waiters, &miss->source_link);
     return status;
@@ -243,7 +252,7 @@ bool cached_cancel(struct source *source, struct miss *miss)
         list_remove(&miss->source_link);
         struct miss_entry *entry = miss_table_find(cached->table, miss->chunk, MISS_WANTED, cached->origin);
         if (entry != NULL && list_is_empty(&entry->waiters))
-            abandon(entry);
+            cached_abandon(entry);
     }
     pthread_mutex_unlock(&cached->table->lock);
     return is_waiting;
@@ -268,6 +277,8 @@ void cached_release(struct source *source, uint64_t chunk)
 enum obd_status cached_discard(struct source *source, uint64_t offset, uint64_t length)
 {
     struct cached *cached = (struct cached *)source;
+    if (cached_give_up_local(cached, "its bytes fail a check"))
+        return OBD_OK;
     uint64_t chunk_size = blob_chunk_size(cached->blob);
     for (uint64_t chunk = offset / chunk_size; chunk * chunk_size < offset + length; chunk++) {
         pthread_mutex_lock(&cached->table->lock);

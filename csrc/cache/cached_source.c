@@ -3,7 +3,8 @@
  * What is all in the blob is read from there in one piece: the warm path, which
  * takes no lock but a try of read_ahead's.  Else the range is gone through chunk by
  * chunk, since some may be held in memory and some be absent; every absent one is
- * noted, also behind the first.
+ * noted, also behind the first.  When a local file has taken over, nothing of this is
+ * done any more (cached_switch.c).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -92,15 +93,20 @@ static enum obd_status read_pieces(struct cached *cached, const struct read_cont
     return has_missed ? OBD_E_MISS : OBD_OK;
 }
 
-static enum obd_status cached_read(struct source *source, const struct read_context *context, struct iov_cursor *cursor,
-                                   size_t length, uint64_t offset)
+static enum obd_status read_through(struct cached *cached, const struct read_context *context,
+                                    struct iov_cursor *cursor, size_t length, uint64_t offset)
 {
-    struct cached *cached = (struct cached *)source;
+    enum obd_status status = blob_read(cached->blob, cursor, length, offset, context->nowait);
+    return status == OBD_E_MISS ? read_pieces(cached, context, cursor, length, offset) : status;
+}
+
+/* Somebody waits for it, so it counts, and says what will be read next. */
+static enum obd_status read_for_command(struct cached *cached, const struct read_context *context,
+                                        struct iov_cursor *cursor, size_t length, uint64_t offset)
+{
     bool has_missed_nothing = list_is_empty(&context->demand->misses);
     read_ahead_note(&cached->ahead, offset, length);
-    enum obd_status status = blob_read(cached->blob, cursor, length, offset, context->nowait);
-    if (status == OBD_E_MISS)
-        status = read_pieces(cached, context, cursor, length, offset);
+    enum obd_status status = read_through(cached, context, cursor, length, offset);
     if (status != OBD_OK)
         return status;
     if (has_missed_nothing)
@@ -108,6 +114,23 @@ static enum obd_status cached_read(struct source *source, const struct read_cont
     if (cached_read_ahead(cached)) /* after a miss it begins together with what was missed */
         fetch_begin(cached->origin);
     return OBD_OK;
+}
+
+enum obd_status cached_read_blob(struct cached *cached, const struct read_context *context, struct iov_cursor *cursor,
+                                 size_t length, uint64_t offset)
+{
+    if (context->demand->is_background)
+        return read_through(cached, context, cursor, length, offset);
+    return read_for_command(cached, context, cursor, length, offset);
+}
+
+static enum obd_status cached_read(struct source *source, const struct read_context *context, struct iov_cursor *cursor,
+                                   size_t length, uint64_t offset)
+{
+    struct cached *cached = (struct cached *)source;
+    if (cached_is_local(cached))
+        return cached_read_local(cached, context, cursor, length, offset);
+    return cached_read_blob(cached, context, cursor, length, offset);
 }
 
 /* ---- opening --------------------------------------------------------------------- */
@@ -120,6 +143,7 @@ static void cached_destroy(struct source *source)
     read_ahead_destroy(&cached->ahead);
     blob_close(cached->blob);
     origin_unref(cached->origin);
+    source_unref(cached->taken);
     free(cached);
 }
 
@@ -156,6 +180,7 @@ enum obd_status source_open_cached(struct cache *cache, struct origin *origin, c
     cached->table = blob_miss_table(cached->blob);
     cached->origin = origin_ref(origin);
     atomic_init(&cached->cached_bytes, 0);
+    atomic_init(&cached->local, NULL);
     read_ahead_init(&cached->ahead, cached->source.size, blob_chunk_size(cached->blob), ahead_window(cache));
     *out = &cached->source;
     return OBD_OK;
@@ -163,7 +188,7 @@ enum obd_status source_open_cached(struct cache *cache, struct origin *origin, c
 
 /* ---- for tools ---------------------------------------------------------------------- */
 
-static enum obd_status check_kind(const struct source *source)
+enum obd_status cached_check_kind(const struct source *source)
 {
     if (source->ops == &cached_ops)
         return OBD_OK;
@@ -172,13 +197,15 @@ static enum obd_status check_kind(const struct source *source)
 
 enum obd_status cached_source_prefetch(struct source *source, uint64_t offset, uint64_t length)
 {
-    enum obd_status status = check_kind(source);
+    enum obd_status status = cached_check_kind(source);
     if (status != OBD_OK || length == 0)
         return status;
     if (!range_is_inside(offset, length, source->size))
         return status_set(OBD_E_RANGE, "%s: %llu bytes at %llu are outside of its %llu", source->name,
                           (unsigned long long)length, (unsigned long long)offset, (unsigned long long)source->size);
     struct cached *cached = (struct cached *)source;
+    if (cached_is_local(cached))
+        return OBD_OK;
     uint64_t chunk_size = blob_chunk_size(cached->blob);
     status = cached_fetch_ahead(cached, offset / chunk_size, (offset + length - 1) / chunk_size);
     fetch_begin(cached->origin);
@@ -187,7 +214,7 @@ enum obd_status cached_source_prefetch(struct source *source, uint64_t offset, u
 
 enum obd_status cached_source_stats(struct source *source, struct obd_cached_source_stats *stats)
 {
-    enum obd_status status = check_kind(source);
+    enum obd_status status = cached_check_kind(source);
     if (status != OBD_OK)
         return status;
     struct cached *cached = (struct cached *)source;
@@ -197,6 +224,8 @@ enum obd_status cached_source_stats(struct source *source, struct obd_cached_sou
         .fetched_bytes = fetched.fetched_bytes,
         .nr_requests = fetched.nr_requests,
         .cached_bytes = atomic_load_explicit(&cached->cached_bytes, memory_order_relaxed),
+        .chunk_size = blob_chunk_size(cached->blob),
+        .is_local = cached_is_local(cached),
     };
     _Static_assert(sizeof stats->nr_errors == sizeof fetched.nr_errors, "one for each status");
     memcpy(stats->nr_errors, fetched.nr_errors, sizeof fetched.nr_errors);

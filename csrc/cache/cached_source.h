@@ -31,6 +31,10 @@ enum obd_status source_open_cached(struct cache *cache, struct origin *origin, c
 /* Starts fetching what is absent of the range, without anybody waiting. */
 enum obd_status cached_source_prefetch(struct source *source, uint64_t offset, uint64_t length);
 
+/* From now on everything is read from local, a file with the same bytes, also what waits
+ * for the registry just now (cached_switch.c).  Takes its own reference.  Once. */
+enum obd_status cached_source_switch_to(struct source *source, struct source *local);
+
 enum obd_status cached_source_stats(struct source *source, struct obd_cached_source_stats *stats);
 
 #endif

@@ -58,6 +58,7 @@ struct demand {
     uint64_t bytes;                       /* sum over misses */
     uint64_t deadline_ns;                 /* set by the owner: until when it waits; a source that fails sooner
                                              can still say why.  NEVER_NS from demand_init. */
+    bool is_background;                   /* set by the owner: everybody else goes first */
     void (*ready)(struct demand *demand); /* set by the owner; called with no lock held */
 
     pthread_mutex_t lock; /* guards what follows */

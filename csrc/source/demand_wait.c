@@ -30,7 +30,7 @@ void demand_wait_init(struct demand_wait *wait)
     demand_init(&wait->demand, wake);
     pthread_mutex_init(&wait->lock, NULL);
     condition_init(&wait->changed);
-    wait->is_ready = false;
+    wait->is_ready = wait->is_stopped = false;
 }
 
 void demand_wait_destroy(struct demand_wait *wait)
@@ -69,19 +69,37 @@ void demand_wait_interrupt(bool wanted)
     pthread_mutex_unlock(&sleepers.lock);
 }
 
+void demand_wait_stop(struct demand_wait *wait)
+{
+    pthread_mutex_lock(&wait->lock);
+    wait->is_stopped = true;
+    pthread_cond_signal(&wait->changed);
+    pthread_mutex_unlock(&wait->lock);
+}
+
+static bool is_stopped(struct demand_wait *wait)
+{
+    pthread_mutex_lock(&wait->lock);
+    bool is = wait->is_stopped;
+    pthread_mutex_unlock(&wait->lock);
+    return is;
+}
+
 /* Why it did not become ready, as this thread's sentence; OBD_OK when it did. */
 static enum obd_status sleep_until_ready(struct demand_wait *wait, const char *name, uint64_t deadline_ns)
 {
     bool is_in_time = true;
     join_sleepers(wait);
     pthread_mutex_lock(&wait->lock);
-    while (!wait->is_ready && !wait->is_interrupted && is_in_time)
+    while (!wait->is_ready && !wait->is_interrupted && !wait->is_stopped && is_in_time)
         is_in_time = condition_wait(&wait->changed, &wait->lock, deadline_ns);
-    bool is_ready = wait->is_ready, is_interrupted = wait->is_interrupted;
+    bool is_ready = wait->is_ready, is_interrupted = wait->is_interrupted, is_stopped = wait->is_stopped;
     pthread_mutex_unlock(&wait->lock);
     leave_sleepers(wait);
     if (is_ready)
         return OBD_OK;
+    if (is_stopped)
+        return status_set(OBD_E_CANCELLED, "%s: stopped", name);
     return is_interrupted ? status_set(OBD_E_CANCELLED, "%s: interrupted while waiting for data", name)
                           : status_set(OBD_E_TIMEOUT, "%s: the data did not arrive in time", name);
 }
@@ -97,6 +115,8 @@ static void wait_for_the_answers(struct demand_wait *wait)
 
 enum obd_status demand_wait_for_misses(struct demand_wait *wait, const char *name, uint64_t deadline_ns)
 {
+    if (is_stopped(wait))
+        return status_set(OBD_E_CANCELLED, "%s: stopped", name);
     wait->is_ready = false; /* nobody else looks before demand_start */
     wait->demand.deadline_ns = deadline_ns;
     demand_start(&wait->demand);

@@ -61,6 +61,8 @@ class CachedSourceStats:
     requests: int
     errors: dict[str, int]  # chunks, by the word for the status; only those that happened
     cached_bytes: int
+    chunk_size: int
+    is_local: bool  # a local file has taken over
 
 
 class CachedSource(Source):
@@ -78,8 +80,23 @@ class CachedSource(Source):
         """Starts fetching what is absent of the range, behind whatever somebody waits for."""
         check(lib.obd_source_prefetch(self.handle, offset, length))
 
+    def switch_to(self, local: Source) -> None:
+        """From now on everything is read from local, a file with the same bytes; once.
+
+        Should local fail later, reads go to the registry again.  Raises UsageError when its
+        size differs, or another has taken over before.
+        """
+        check(lib.obd_source_switch_to(self.handle, local.handle))
+
     def stats(self) -> CachedSourceStats:
         stats = ffi.new("struct obd_cached_source_stats *")
         check(lib.obd_cached_source_stats(self.handle, stats))
         errors = {status_name(i): n for i, n in enumerate(stats.nr_errors) if n}
-        return CachedSourceStats(stats.fetched_bytes, stats.nr_requests, errors, stats.cached_bytes)
+        return CachedSourceStats(
+            stats.fetched_bytes,
+            stats.nr_requests,
+            errors,
+            stats.cached_bytes,
+            stats.chunk_size,
+            bool(stats.is_local),
+        )

@@ -79,3 +79,26 @@ class Source(Handle):
     def verify_zfile(self, first_block: int, nr_blocks: int, timeout_ms: int) -> None:
         """Decodes and checks blocks of a zfile source.  CorruptError names the first bad one."""
         check(lib.obd_source_verify_zfile(self.handle, first_block, nr_blocks, timeout_ms))
+
+
+class BackgroundReader(Handle):
+    """Reads a source when nobody else wants anything; one thread reads, any may ``stop``."""
+
+    def __init__(self, pointer: object) -> None:
+        super().__init__(pointer, lib.obd_background_reader_close)
+
+    @classmethod
+    def open(cls, source: Source) -> Self:
+        """Keeps source open by itself."""
+        return cls(opened(lib.obd_background_reader_open, "struct background_reader", source.handle))
+
+    def read_into(self, buffer: bytearray | memoryview, offset: int, timeout_ms: int) -> None:
+        """Fills buffer from offset on.  Raises TimeoutExpiredError, UnavailableError; FailedError
+        once it is stopped.
+        """
+        view = ffi.from_buffer(buffer, require_writable=True)
+        check(lib.obd_background_reader_read(self.handle, view, len(buffer), offset, timeout_ms))
+
+    def stop(self) -> None:
+        """A read that waits ends at once, and every later one that would wait."""
+        lib.obd_background_reader_stop(self.handle)

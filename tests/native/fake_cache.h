@@ -162,6 +162,15 @@ static inline bool fake_evict(struct blob *blob)
     return blob->nr_kept < blob->limit;
 }
 
+bool blob_has_spare_room(struct blob *blob, uint64_t chunk)
+{
+    (void)chunk;
+    pthread_mutex_lock(&blob->lock);
+    bool has = blob->nr_kept < blob->limit;
+    pthread_mutex_unlock(&blob->lock);
+    return has;
+}
+
 enum obd_status blob_store(struct blob *blob, uint64_t chunk, const void *bytes, bool *is_kept)
 {
     pthread_mutex_lock(&blob->lock);
