@@ -1,7 +1,9 @@
 """The service's configuration, ``/etc/overlaybd/overlaybd.json`` in the reference (spec/config.md section 1).
 
-What is needed so far: the log, and the limits of devices.  Keys of the registry and
-the cache are ignored until there is one.  ``device`` is ours; the reference ignores it.
+The log, how registries are reached, and the limits of the cache and of devices.  Keys not
+named here are ignored.  Ours, which the reference ignores in turn, are ``device``,
+``cache``, ``insecureRegistries`` and ``certConfig.caFile``.  The folder of the reference's
+cache is never used: its files mean something else.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tcmu_overlaybd.config.json_file import read_json
+from tcmu_overlaybd.errors import UnavailableError
 
 Level = Annotated[int, msgspec.Meta(ge=0, le=3)]
 
@@ -29,16 +32,73 @@ class DeviceConfig(msgspec.Struct, frozen=True, rename="camel"):
     flush_interval_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 5000
 
 
+class CacheConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """The cache of blobs, format v1.  dir "" is the state folder's; sizes in bytes."""
+
+    dir: str = ""
+    chunk_size: Annotated[int, msgspec.Meta(ge=64 << 10, le=1 << 20)] = 64 << 10
+    free_floor: Annotated[int, msgspec.Meta(ge=0)] = 1 << 30
+
+
+class ReferenceCacheConfig(
+    msgspec.Struct, frozen=True, rename={"cache_type": "cacheType", "cache_size_gb": "cacheSizeGB"}
+):
+    """Of the reference's cache its size only."""
+
+    cache_type: str = ""
+    cache_size_gb: Annotated[int, msgspec.Meta(ge=0)] = 4
+
+
+class CertConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """PEM files: who we are for a registry over TLS, and whom we trust instead of the system's store."""
+
+    cert_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+
+
+class CredentialConfig(msgspec.Struct, frozen=True):
+    mode: Literal["", "file", "http", "https", "uds"] = ""
+    path: str = ""
+
+
 class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     log_level: Level = 1
     log_path: str = ""
     log_config: LogConfig = LogConfig()
     device: DeviceConfig = DeviceConfig()
+    cache: CacheConfig = CacheConfig()
+    cache_config: ReferenceCacheConfig = ReferenceCacheConfig()
+    registry_cache_size_gb: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(
+        default=4, name="registryCacheSizeGB"
+    )
+    cert_config: CertConfig = CertConfig()
+    credential_file_path: str = ""
+    credential_config: CredentialConfig = CredentialConfig()
+    insecure_registries: tuple[str, ...] = ()
+    user_agent: str = ""
 
     @property
     def log(self) -> LogConfig:
         """The pair that counts: logConfig when it has a path, else the old keys."""
         return self.log_config if self.log_config.log_path else LogConfig(self.log_level, self.log_path)
+
+    @property
+    def cache_size_gb(self) -> int:
+        """The one that counts: cacheConfig's when it has a type, else the old key."""
+        return (
+            self.cache_config.cache_size_gb if self.cache_config.cache_type else self.registry_cache_size_gb
+        )
+
+    @property
+    def credential_file(self) -> str:
+        """Raises UnavailableError for a mode that asks a server."""
+        if self.credential_config.mode in ("http", "https", "uds"):
+            raise UnavailableError(
+                f"credentialConfig.mode {self.credential_config.mode!r}: passwords are read from a file only;"
+                " use mode file, or a credential helper of docker's config.json"
+            )
+        return self.credential_config.path if self.credential_config.mode else self.credential_file_path
 
 
 def load_service_config(path: Path) -> ServiceConfig:

@@ -1,0 +1,187 @@
+"""The store: blobs of registries as sources of bytes, through this process's cache.
+
+A process has one, made at little cost: registries are talked to, and the cache and the
+fetcher opened, when the first blob is wanted.
+
+::
+
+   Reference --find_image--> layers --open_blob--> CachedSource
+                 |                        |
+          RegistryClient         cache, fetcher --questions--> resolver
+
+Closing: images first, then the store (resolver, fetcher, cache, clients, in this order).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tcmu_overlaybd.errors import BusyError, FailedError, FormatError
+from tcmu_overlaybd.native.cache import Cache, CachedSource, CacheStats
+from tcmu_overlaybd.native.fetcher import Fetcher, Origin
+from tcmu_overlaybd.registry.client import RegistryClient
+from tcmu_overlaybd.registry.deadline import Deadline
+from tcmu_overlaybd.registry.image_lookup import find_image
+from tcmu_overlaybd.registry.overlaybd_layers import OverlaybdImage, recognise
+from tcmu_overlaybd.registry.reference import Reference, RepoBlobUrl, is_digest
+from tcmu_overlaybd.remote.blob import RemoteBlob
+from tcmu_overlaybd.remote.origins import BlobOrigin
+from tcmu_overlaybd.remote.resolver import Resolver
+from tcmu_overlaybd.remote.settings import StoreSettings
+
+logger = logging.getLogger(__name__)
+
+LOOKUP_S = 30.0  # for an image's manifest
+
+
+@dataclass(frozen=True)
+class FoundLayers:
+    """An overlaybd image that a reference names, and where its blobs are."""
+
+    repository: RepoBlobUrl
+    image: OverlaybdImage
+    digest: str  # of its manifest
+
+
+class BlobStore:
+    """Thread-safe; ``_lock`` guards what is made when it is first needed."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str, str | None], RegistryClient] = {}
+        self._engine: _Engine | None = None
+        self._is_closed = False
+
+    def client(self, host: str, scheme: str | None = None) -> RegistryClient:
+        """scheme None: as the host speaks (registry/reference.py)."""
+        with self._lock:
+            self._require_open()
+            client = self._clients.get((host, scheme))
+            if client is None:
+                client = self._clients[host, scheme] = RegistryClient(
+                    host,
+                    self.settings.transport,
+                    self.settings.credentials,
+                    insecure_hosts=self.settings.insecure_hosts,
+                    scheme=scheme,
+                )
+            return client
+
+    def find_layers(self, reference: Reference, deadline: Deadline | None = None) -> FoundLayers:
+        """Raises MissingError, AuthenticationError, UnavailableError; FormatError for other images."""
+        client = self.client(reference.host)
+        found = find_image(client, reference, deadline or Deadline.after(LOOKUP_S))
+        image = recognise(found.manifest, str(reference))
+        scheme = client.conversation.base.partition(":")[0]
+        with self._lock:  # what its conversation has learned serves its blobs too
+            self._clients.setdefault((reference.host, scheme), client)
+        return FoundLayers(RepoBlobUrl(scheme, reference.host, reference.repository), image, found.digest)
+
+    def open_blob(self, repository: RepoBlobUrl, digest: str, size: int) -> RemoteBlob:
+        """A blob of size bytes; nothing is fetched yet.  Raises BusyError when another has the cache."""
+        if not is_digest(digest) or size <= 0:
+            raise FormatError(f"{digest or 'a blob'}: a lower in a registry needs its digest and its size")
+        client = self.client(repository.host, repository.scheme)
+        with self._lock:
+            self._require_open()
+            if self._engine is None:
+                self._engine = _Engine(self.settings)
+            engine = self._engine
+        return engine.open_blob(BlobOrigin(client, repository.repository, digest), repository, digest, size)
+
+    def cache_stats(self) -> CacheStats | None:
+        """None as long as nothing was wanted of it."""
+        with self._lock:
+            return None if self._engine is None else self._engine.cache.stats()
+
+    def close(self) -> None:
+        """All blobs are closed before; what still waits for a registry ends."""
+        with self._lock:
+            self._is_closed = True
+            clients, self._clients = set(self._clients.values()), {}
+            engine, self._engine = self._engine, None
+        for client in clients:
+            client.close()
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise FailedError("the store of blobs is closed: this process is ending")
+
+
+class _Engine:
+    """Cache, fetcher and resolver, which come and go together."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._stand_in: tempfile.TemporaryDirectory[str] | None = None
+        self.cache = self._open_cache(settings)
+        try:
+            self._fetcher = Fetcher.open(**asdict(settings.transport.curl_values()))
+        except BaseException:
+            self.cache.close()
+            raise
+        self._resolver = Resolver(self._fetcher)
+        self._numbers = itertools.count(1)
+
+    def open_blob(self, origin: BlobOrigin, repository: RepoBlobUrl, digest: str, size: int) -> RemoteBlob:
+        number = next(self._numbers)
+        self._resolver.add(number, origin)
+        try:
+            with Origin.open(self._fetcher, number, size, origin.name) as handle:
+                source = CachedSource.open(self.cache, handle, bytes.fromhex(digest.partition(":")[2]))
+        except BaseException:
+            self._resolver.remove(number)
+            raise
+        return RemoteBlob(source, repository, digest, size, lambda: self._resolver.remove(number))
+
+    def close(self) -> None:
+        self._resolver.close()
+        self._fetcher.close()
+        self.cache.close()
+        if self._stand_in is not None:
+            self._stand_in.cleanup()
+
+    def _open_cache(self, settings: StoreSettings) -> Cache:
+        make_folder(settings.folder)
+        try:
+            return _open_cache_in(settings.folder, settings)
+        except BusyError as error:
+            if not settings.has_stand_in:
+                raise
+            logger.info("%s: what this process fetches is kept in a temporary folder only", error)
+            self._stand_in = tempfile.TemporaryDirectory(prefix="tcmu-overlaybd-cache-")
+            return _open_cache_in(Path(self._stand_in.name), settings)
+
+
+def make_folder(folder: Path) -> None:
+    """With those above it; private.  Raises FailedError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedError(f"{folder}: the cache's folder cannot be made: {error.strerror}") from error
+
+
+def _open_cache_in(folder: Path, settings: StoreSettings) -> Cache:
+    return Cache.open(
+        str(folder),
+        limit_bytes=settings.limit_bytes,
+        free_floor_bytes=settings.free_floor_bytes,
+        chunk_size=settings.chunk_size,
+    )
