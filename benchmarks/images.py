@@ -9,6 +9,7 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.formats import zfile
 from tcmu_overlaybd.image.importing import import_raw
 from tcmu_overlaybd.image.layer_file import read_layer_file
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 
 BLOCK = 4096
@@ -58,7 +59,7 @@ class StoredBlocks:
     """Where each block of a ZFile lies, its CRC included: the jump table, summed up."""
 
     def __init__(self, path: Path) -> None:
-        index = read_layer_file(path).containers.zfile_index
+        index = read_layer_file(FilePlace(path)).containers.zfile_index
         if index is None:
             raise ValueError(f"{path} is no ZFile")
         with path.open("rb") as file:

@@ -21,6 +21,7 @@ from benchmarks import images
 from benchmarks.pairs import Result, compare
 from benchmarks.reads import NR_READS, device_on, random_offsets
 from tcmu_overlaybd.image.layer_file import read_layer_file
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.native import mem
 from tcmu_overlaybd.native.core import Core, Device
 from tcmu_overlaybd.native.image import Image, Layer
@@ -83,7 +84,7 @@ def pushed(path: Path) -> Iterator[Remote]:
 @contextmanager
 def cached_device(remote: Remote, folder: Path) -> Iterator[Device]:
     """A disk whose one layer comes from the registry, by way of a cache in folder."""
-    layer_file = read_layer_file(remote.path)
+    layer_file = read_layer_file(FilePlace(remote.path))
     trailer, size = layer_file.trailer, layer_file.trailer.virtual_size
     with ExitStack() as stack:
         blobs = stack.enter_context(Blobs(folder, chunk_size=CHUNK_SIZE, transport=TRANSPORT))

@@ -93,6 +93,7 @@ def late_image(tmp_path: Path) -> Iterator[Image]:
     """LATE_SIZE bytes of 0x5a. Its layer opens, and its data never comes."""
     from tcmu_overlaybd.image.importing import import_raw
     from tcmu_overlaybd.image.layer_file import read_layer_file
+    from tcmu_overlaybd.image.layer_place import FilePlace
     from tcmu_overlaybd.image.layer_writer import LayerOptions
     from tcmu_overlaybd.native.image import Image, Layer
     from tcmu_overlaybd.native.source import DELAY_NEVER, Source
@@ -100,7 +101,7 @@ def late_image(tmp_path: Path) -> Iterator[Image]:
     raw, path = tmp_path / "raw", tmp_path / "layer"
     raw.write_bytes(b"\x5a" * LATE_SIZE)
     import_raw(raw, path, LayerOptions())
-    trailer = read_layer_file(path).trailer
+    trailer = read_layer_file(FilePlace(path)).trailer
     with (
         Source.open_file(str(path)) as file,
         Source.slow(file, chunk_size=4096, delay_ms=DELAY_NEVER, keep_ms=0) as slow,

@@ -160,12 +160,13 @@ def make_pair(folder: Path, size: int) -> None:
 
 
 def open_stack(folder: Path, options: dict[str, Any]) -> Any:
+    from tcmu_overlaybd.image.layer_place import FilePlace
     from tcmu_overlaybd.image.layer_table import LAYERS
     from tcmu_overlaybd.image.upper_pair import read_upper_pair
     from tcmu_overlaybd.native.image import Image, Upper
 
     pair = read_upper_pair(folder / "data", folder / "index")
-    lowers = [LAYERS.acquire(path).layer for path in sorted(folder.glob("lower-*"))]
+    lowers = [LAYERS.acquire(FilePlace(path)).layer for path in sorted(folder.glob("lower-*"))]
     settings = {"holder": "a test", "read_only": False, "journal_slots": 64, **options}
     upper = Upper.open(
         str(pair.data),

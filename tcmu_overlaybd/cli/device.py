@@ -77,7 +77,8 @@ def attach(
 ) -> None:
     """Make a disk of SOURCE; print /dev/sdX when it can be read.
 
-    SOURCE is an image configuration, a folder of one, or layer files, lowest first.
+    SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), an image
+    configuration, a folder of one, or layer files, lowest first.
     """
     if sparse:
         raise UsageError(
@@ -86,7 +87,7 @@ def attach(
     if mount_point is not None and not mount_point.is_dir():
         raise MissingError(f"{mount_point}: no such folder to mount on")
     request = AttachRequest(
-        source=tuple(absolute(path) for path in source),
+        source=tuple(located(text) for text in source),
         upper="" if upper is None else absolute(upper),
         **options,
     )
@@ -94,7 +95,7 @@ def attach(
     fabric = choose_fabric(request.fabric)
     if mount_point is not None and fabric is FabricKind.NONE:
         raise UsageError("--mount: there is no disk to mount with --fabric none")
-    for path in request.source:
+    for path in filter(os.path.isabs, request.source):
         require(path)
     client = connect(socket_path)
     status = client.attach(request)
@@ -174,12 +175,13 @@ def show(device: dict[str, Any], *, as_json: bool) -> None:
     print_fields({key: value for key, value in device.items() if value != ""})
 
 
+def located(source: str) -> str:
+    """What the daemon understands: a registry reference as it is, else an absolute path."""
+    return source if not Path(source).exists() and looks_remote(source) else absolute(source)
+
+
 def absolute(path: str | Path) -> str:
-    """An absolute path.  Raises UnavailableError for what can only be a registry reference."""
-    text = os.fspath(path)
-    if not Path(text).exists() and looks_remote(text):
-        raise UnavailableError(f"{text}: images in a registry cannot be opened yet; give local files")
-    return os.path.abspath(text)  # noqa: PTH100 ".." is to go, symbolic links are to stay
+    return os.path.abspath(path)  # noqa: PTH100 ".." is to go, symbolic links are to stay
 
 
 def require(path: str) -> None:

@@ -12,6 +12,7 @@ import click
 
 from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
 from tcmu_overlaybd.cli.progress import progress_bar
+from tcmu_overlaybd.cli.store import open_store
 from tcmu_overlaybd.cli.tables import print_fields
 from tcmu_overlaybd.cli.values import BLOCK_SIZE
 
@@ -108,7 +109,8 @@ def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool)
 def image() -> None:
     """Export, import, commit, merge, verify images.
 
-    SOURCE is a configuration (config.v1.json), or layer files, the lowest first.
+    SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), a configuration
+    (config.v1.json), or layer files, the lowest first.
     """
 
 
@@ -120,7 +122,8 @@ def info(source: tuple[str, ...], as_json: bool) -> None:
     """Show everything the headers of an image's layers say."""
     from tcmu_overlaybd.image.info import image_info
 
-    facts = image_info(source)
+    with open_store() as store:
+        facts = image_info(source, store)
     if as_json:
         print_json(facts)
     else:
@@ -139,7 +142,8 @@ def export(source: tuple[str, ...], output: Path) -> None:
     from tcmu_overlaybd.image.open import open_image
 
     with (
-        open_image(source, holder="tcmu-overlaybd image export") as opened,
+        open_store() as store,
+        open_image(source, holder="tcmu-overlaybd image export", store=store) as opened,
         progress_bar("export") as progress,
     ):
         export_image(opened.image, output, progress=progress)
@@ -180,8 +184,8 @@ def commit(source: tuple[str, ...], output: Path, detect_zeros: bool, as_json: b
     if len(source) == 1 and is_device_name(source[0]):
         commit_device(source[0], output, options, as_json)
         return
-    with progress_bar("commit") as progress:
-        written = commit_image(source, output, options, progress=progress)
+    with open_store() as store, progress_bar("commit") as progress:
+        written = commit_image(source, output, options, progress=progress, store=store)
     print_written(written, as_json)
 
 
@@ -197,8 +201,8 @@ def merge(source: tuple[str, ...], output: Path, detect_zeros: bool, as_json: bo
     from tcmu_overlaybd.image.merge import merge_image
 
     options = layer_options(detect_zeros=detect_zeros, **how)
-    with progress_bar("merge") as progress:
-        written = merge_image(source, output, options, progress=progress)
+    with open_store() as store, progress_bar("merge") as progress:
+        written = merge_image(source, output, options, progress=progress, store=store)
     print_written(written, as_json)
 
 
@@ -211,8 +215,8 @@ def verify(source: tuple[str, ...], as_json: bool) -> None:
     from tcmu_overlaybd.errors import CorruptError
     from tcmu_overlaybd.image.verify import verify_image
 
-    with progress_bar("verify") as progress:
-        reports = verify_image(source, progress=progress)
+    with open_store() as store, progress_bar("verify") as progress:
+        reports = verify_image(source, progress=progress, store=store)
     problems = [problem for report in reports for problem in report.problems]
     if as_json:
         print_json({"sound": not problems, "layers": [vars(report) for report in reports]})

@@ -16,6 +16,7 @@ import click
 
 from tcmu_overlaybd.cli.options import PROGRAM, log, verbosity
 from tcmu_overlaybd.cli.stop_signals import StopSignals
+from tcmu_overlaybd.cli.store import open_store
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.image.open import open_image
@@ -61,10 +62,11 @@ def nbd(
 ) -> int:
     """Serve SOURCE as NBD on a unix socket; print its URI when ready.
 
-    SOURCE is an image configuration, a folder of one, or layer files, lowest first.
+    SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), an image
+    configuration, a folder of one, or layer files, lowest first.
     """
     testing.arm_from_environment()
-    with LogPump(), StopSignals() as signals, socket_at(socket_path) as path:
+    with LogPump(), StopSignals() as signals, socket_at(socket_path) as path, open_store() as store:
         opened = open_image(
             source,
             writable=writable,
@@ -72,6 +74,7 @@ def nbd(
             size=size,
             drop_unflushed=drop_unflushed,
             holder=f"{PROGRAM} nbd",
+            store=store,
         )
         if writable and opened.image.is_read_only:
             log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from tcmu_overlaybd.config.image_config import ImageConfig
 from tcmu_overlaybd.config.upper_dir import UpperDir
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import AttachRequest, DeviceStatus
@@ -40,6 +41,7 @@ from tcmu_overlaybd.lio.config_string import ConfigString
 from tcmu_overlaybd.lio.fabric import choose_fabric
 from tcmu_overlaybd.lio.helper import HelperReport
 from tcmu_overlaybd.lio.own_disks import check_not_ours
+from tcmu_overlaybd.registry.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Attacher:
         self._names = resources.names
         self._core = resources.core
         self._limits = resources.limits
+        self._store = resources.store
 
     def attach(self, request: AttachRequest) -> DeviceStatus:
         """Returns when the disk can be read; leaves nothing behind when it raises."""
@@ -67,7 +70,7 @@ class Attacher:
         with ExitStack() as undo:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
-            opened = self._open_image(device, request)
+            opened = self._open_image(device, request, deadline)
             served = ServedImage(opened, self._core, device.name, self._limits)
             undo.callback(served.undo, UNDO_TIMEOUT_S)
             self._save(device, opened)
@@ -114,12 +117,14 @@ class Attacher:
             source=request.source,
         )
 
-    def _open_image(self, device: Device, request: AttachRequest) -> OpenImage:
-        folder = self._upper_folder(device.name, request)
+    def _open_image(self, device: Device, request: AttachRequest, deadline: float) -> OpenImage:
+        until = Deadline(deadline, request.timeout)
+        config = None if request.new else resolve_source(request.source, self._store, until)
+        folder = self._upper_folder(device.name, request, config)
         if request.new and folder is not None and UpperDir(folder).exists():
             raise BusyError(f"{folder}: there is an upper already; attach it without --new, or remove it")
         return open_image(
-            None if request.new else request.source,
+            config,
             writable=request.writable or request.new or bool(request.upper),
             upper_dir=folder,
             size=request.size or None,
@@ -127,13 +132,14 @@ class Attacher:
             holder=f"tcmu-overlaybd serve (device {device.name})",
             flush_interval_ms=self._limits.flush_interval_ms,
             name=device.name,
+            store=self._store,
         )
 
-    def _upper_folder(self, name: str, request: AttachRequest) -> Path | None:
+    def _upper_folder(self, name: str, request: AttachRequest, config: ImageConfig | None) -> Path | None:
         """Where writes go; None for the upper that the configuration itself names, or for none."""
         if request.upper:
             return Path(request.upper)
-        if request.new or (request.writable and resolve_source(request.source).writable is None):
+        if config is None or (request.writable and config.writable is None):
             return self._state.uppers / name
         return None
 

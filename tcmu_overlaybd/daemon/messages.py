@@ -15,6 +15,7 @@ import msgspec
 
 from tcmu_overlaybd import errors
 from tcmu_overlaybd.errors import FailedError, OverlayBDError, UsageError
+from tcmu_overlaybd.image.source import is_reference
 
 API_VERSION = 1
 
@@ -52,7 +53,8 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise UsageError("a new disk needs a size: --new --size BYTES")
         if not self.new and not self.source:
             raise UsageError("no image is named: give a configuration or layer files, or --new --size BYTES")
-        for path in (*self.source, *filter(None, [self.upper])):
+        sources = () if len(self.source) == 1 and is_reference(self.source[0]) else self.source
+        for path in (*sources, *filter(None, [self.upper])):
             if not Path(path).is_absolute():
                 raise UsageError(f"{path}: the daemon needs absolute paths")
 

@@ -54,6 +54,7 @@ class Newcomers:
         self._state = resources.state
         self._core = resources.core
         self._limits = resources.limits
+        self._store = resources.store
         self._tcmu = tcmu
         self.pool = ThreadPoolExecutor(MAX_OPENING, "open-image")
 
@@ -152,6 +153,7 @@ class Newcomers:
                     name=device.name,
                     holder=f"tcmu-overlaybd serve (device {device.name})",
                     flush_interval_ms=self._limits.flush_interval_ms,
+                    store=self._store,
                 )
             except BusyError as error:
                 busy = error

@@ -9,6 +9,7 @@ from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.native.core import Core
+from tcmu_overlaybd.remote.store import BlobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,4 @@ class Resources:
     names: Names
     core: Core
     limits: DeviceConfig
+    store: BlobStore

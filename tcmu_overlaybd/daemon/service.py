@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +41,8 @@ from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.native.hub import Hub
 from tcmu_overlaybd.native.process import guard_memory
 from tcmu_overlaybd.native.tcmu import Tcmu
+from tcmu_overlaybd.remote.settings import settings_of
+from tcmu_overlaybd.remote.store import BlobStore
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         modules.reset_netlink()
         guard_from_reclaim()
         stack.enter_context(LogPump())
-        resources = open_resources(stack.enter_context(Core.open()), folders, config)
+        store = stack.enter_context(BlobStore(replace(settings_of(config), has_stand_in=False)))
+        resources = open_resources(stack.enter_context(Core.open()), store, folders, config)
         tcmu = stack.enter_context(Tcmu())
         stack.enter_context(Answers(tcmu, resources.table))
         newcomers = Newcomers(resources, tcmu)
@@ -80,7 +84,7 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         return is_closed
 
 
-def open_resources(core: Core, folders: Folders, config: ServiceConfig) -> Resources:
+def open_resources(core: Core, store: BlobStore, folders: Folders, config: ServiceConfig) -> Resources:
     """Every device that the state folder knows is expected: the hub is about to find it."""
     check_not_ours(folders.state, "the state folder")
     state = State(folders.state)
@@ -91,6 +95,7 @@ def open_resources(core: Core, folders: Folders, config: ServiceConfig) -> Resou
         names=Names(folders.run / "names", records),
         core=core,
         limits=config.device,
+        store=store,
     )
 
 

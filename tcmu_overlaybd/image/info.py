@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tcmu_overlaybd.config.image_config import ImageConfig
 from tcmu_overlaybd.errors import FormatError, MissingError
 from tcmu_overlaybd.formats import lsmt, zfile
-from tcmu_overlaybd.image.layer_file import Containers, LayerFile, open_layer_file
-from tcmu_overlaybd.image.lowers import lower_path
+from tcmu_overlaybd.image.layer_file import Containers, LayerFile, open_layer
+from tcmu_overlaybd.image.layer_place import FilePlace, LayerPlace
+from tcmu_overlaybd.image.lowers import lower_place
 from tcmu_overlaybd.image.source import Source, resolve_source
 from tcmu_overlaybd.image.upper_pair import is_sealed, read_upper_pair
+from tcmu_overlaybd.remote.store import BlobStore
 
 CODEC_NAMES = {zfile.Codec.LZ4: "lz4", zfile.Codec.ZSTD: "zstd"}
 
@@ -26,14 +29,20 @@ def layer_info(path: Path) -> Info:
     writable = _writable_file_info(path)
     if writable is not None:
         return writable
-    file, layer = open_layer_file(path)
+    return sealed_layer_info(FilePlace(path))
+
+
+def sealed_layer_info(place: LayerPlace) -> Info:
+    """What a sealed layer says of itself, wherever it is.  Raises what open_layer does."""
+    opened = open_layer(place)
+    file = opened.file
     sectors = {False: 0, True: 0}  # of data, of zeros
-    with layer:
-        nr_segments = layer.nr_segments
-        for segment in layer.segments():
+    with closing(opened):
+        nr_segments = opened.layer.nr_segments
+        for segment in opened.layer.segments():
             sectors[segment.is_zero] += segment.length
     return {
-        "path": str(path),
+        "path": place.name,
         "size": file.containers.size,
         "kind": file.kind,
         **_container_info(file.containers),
@@ -44,10 +53,10 @@ def layer_info(path: Path) -> Info:
     }
 
 
-def image_info(source: Source) -> Info:
+def image_info(source: Source, store: BlobStore | None = None) -> Info:
     """Size, layers (lowest first) and upper of an image; nothing is locked or replayed."""
-    config = resolve_source(source)
-    layers = [layer_info(lower_path(lower, config)) for lower in config.layers]
+    config = resolve_source(source, store)
+    layers = [_lower_info(lower_place(lower, config, store)) for lower in config.layers]
     upper = _upper_info(config)
     if not layers and upper is None:
         raise FormatError("the configuration names neither layers nor an upper")
@@ -59,6 +68,10 @@ def image_info(source: Source) -> Info:
         "layers": layers,
         "upper": upper,
     }
+
+
+def _lower_info(place: LayerPlace) -> Info:
+    return sealed_layer_info(place) if place.path is None else layer_info(place.path)
 
 
 def _container_info(containers: Containers) -> Info:

@@ -1,22 +1,21 @@
-"""One layer file, from its outermost wrapper inwards: tar, then ZFile, then LSMT.
+"""One layer, from its outermost wrapper inwards: tar, then ZFile, then LSMT.
 
 ``read_layer_file`` reads and checks headers and trailers only (spec/lsmt.md section
-4.1 steps 1 to 3); ``open_layer_file`` goes on to the index, which C reads and checks.
+4.1 steps 1 to 3); ``open_layer`` goes on to the index, which C reads and checks.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-from tcmu_overlaybd.errors import CorruptError, FormatError, MissingError, UsageError
+from tcmu_overlaybd.errors import CorruptError, FormatError
 from tcmu_overlaybd.formats import lsmt, tar, zfile
 from tcmu_overlaybd.image import slow_files
+from tcmu_overlaybd.image.layer_place import LayerPlace, PlacedSource
 from tcmu_overlaybd.native.image import Layer
 from tcmu_overlaybd.native.source import Source, crc32c
+from tcmu_overlaybd.remote.blob import RemoteBlob
 
 # How long opening waits for bytes that are not here; local files never make it wait.
 OPEN_TIMEOUT_MS = 60_000
@@ -27,7 +26,7 @@ HEADER_READ = lsmt.BLOCK_SIZE
 class Containers:
     """What a layer file wraps its LSMT bytes in.  Sizes and offsets in bytes."""
 
-    size: int  # of the file
+    size: int  # of all
     wrapper: tar.Payload | None
     zfile_header: zfile.Block | None
     zfile_index: zfile.Block | None  # header or trailer: the one that locates the jump table
@@ -44,9 +43,9 @@ class Containers:
 
 @dataclass(frozen=True)
 class LayerFile:
-    """What the headers and trailers of a layer file say."""
+    """What the headers and trailers of a layer say; ``name`` is its path or its blob's."""
 
-    path: Path
+    name: str
     containers: Containers
     lsmt_size: int  # bytes, unwrapped and decompressed
     header: lsmt.Block
@@ -60,9 +59,10 @@ class LayerFile:
 
 @dataclass
 class OpenSource:
-    """A layer file's bytes, unwrapped and decompressed, and what its headers say."""
+    """A layer's bytes, unwrapped and decompressed, and what its headers say."""
 
     file: LayerFile
+    placed: PlacedSource  # the bytes as they are stored
     source: Source
     slow: Source | None  # tests only: to be made late once the index is read
     stack: ExitStack  # closes source and all below
@@ -81,6 +81,10 @@ class OpenSource:
             self.slow.set_late(True)
         return layer
 
+    @property
+    def raw(self) -> Source:
+        return self.placed.source
+
     def close(self) -> None:
         self.stack.close()
 
@@ -91,96 +95,87 @@ class OpenSource:
         self.close()
 
 
-def open_layer_source(path: Path) -> OpenSource:
-    """Opens the layer file at path down to its LSMT bytes.
+def open_layer_source(place: LayerPlace) -> OpenSource:
+    """Opens the layer at place down to its LSMT bytes.
 
-    Raises MissingError, UsageError for what is no regular file, FormatError or
-    CorruptError for what is no sound sealed layer.
+    Raises what place.open does, FormatError or CorruptError for what is no sound sealed layer.
     """
-    containers = _read_containers(path)
     with ExitStack() as stack:
-        source = stack.enter_context(Source.open_file(str(path)))
-        slow = slow_files.open_over(path, source)
-        source = source if slow is None else stack.enter_context(slow)
+        placed = place.open()
+        stack.callback(placed.close)
+        raw = source = placed.source
+        containers = _read_containers(raw, place.name)
+        slow = None if place.path is None else slow_files.open_over(place.path, raw)
+        source = raw if slow is None else stack.enter_context(slow)
         if containers.wrapper:
             source = stack.enter_context(
                 Source.slice(source, containers.wrapper.offset, containers.wrapper.size)
             )
         if containers.zfile_index:
             source = stack.enter_context(_open_zfile(source, containers.zfile_index))
-        header, trailer = _read_lsmt_blocks(source, path)
-        file = LayerFile(path, containers, source.size, header, trailer)
-        return OpenSource(file, source, slow, stack.pop_all())
+        header, trailer = _read_lsmt_blocks(source, place.name)
+        file = LayerFile(place.name, containers, source.size, header, trailer)
+        return OpenSource(file, placed, source, slow, stack.pop_all())
 
 
-def read_layer_file(path: Path) -> LayerFile:
+def read_layer_file(place: LayerPlace) -> LayerFile:
     """What open_layer_source finds, without keeping anything open."""
-    with open_layer_source(path) as opened:
+    with open_layer_source(place) as opened:
         return opened.file
 
 
-def open_layer_file(path: Path) -> tuple[LayerFile, Layer]:
-    """The layer at path, its index read and checked; the caller closes it."""
-    with open_layer_source(path) as opened:
-        return opened.file, opened.open_index()
+@dataclass
+class OpenLayer:
+    """A layer with its index, and what answers for its bytes, if that is a registry."""
+
+    file: LayerFile
+    layer: Layer
+    blob: RemoteBlob | None
+
+    def close(self) -> None:
+        self.layer.close()
+        if self.blob is not None:
+            self.blob.close()
 
 
-class _Reader:
-    """The raw bytes of a regular file, for headers; a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Reader:
-        try:
-            # O_NONBLOCK: a fifo that somebody named by mistake must not hang us.
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise MissingError(f"{self.path}: no such layer file") from error
-        facts = os.fstat(self._descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            os.close(self._descriptor)
-            raise UsageError(f"{self.path}: not a regular file")
-        self.size = facts.st_size
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+def open_layer(place: LayerPlace) -> OpenLayer:
+    """The layer at place, its index read and checked; the caller closes it."""
+    with open_layer_source(place) as opened:
+        return OpenLayer(opened.file, opened.open_index(), opened.placed.take_blob())
 
 
-def _read_containers(path: Path) -> Containers:
-    with _Reader(path) as reader:
-        start = reader.read(0, HEADER_READ)
-        size, offset, wrapper = reader.size, 0, None
-        if not (lsmt.is_lsmt(start) or zfile.is_zfile(start)):
-            wrapper = tar.detect(start, reader.size, str(path))
-        if wrapper:
-            size, offset = wrapper.size, wrapper.offset
-            start = reader.read(offset, min(HEADER_READ, size))
-        if zfile.is_zfile(start):
-            return Containers(reader.size, wrapper, *_read_zfile_blocks(reader, start, offset, size))
-        if not lsmt.is_lsmt(start):
-            what = f"starts with {start[:8].hex()}" if start else "is empty"
-            raise FormatError(f"{path}: {what}: neither LSMT, ZFile nor a tar of one")
-        return Containers(reader.size, wrapper, None, None)
+def _read_containers(raw: Source, name: str) -> Containers:
+    size, offset, wrapper = raw.size, 0, None
+    start = _read(raw, 0, min(HEADER_READ, size))
+    if not (lsmt.is_lsmt(start) or zfile.is_zfile(start)):
+        wrapper = tar.detect(start, size, name)
+    if wrapper:
+        size, offset = wrapper.size, wrapper.offset
+        start = _read(raw, offset, min(HEADER_READ, size))
+    if zfile.is_zfile(start):
+        return Containers(raw.size, wrapper, *_read_zfile_blocks(raw, name, start, offset, size))
+    if not lsmt.is_lsmt(start):
+        what = f"starts with {start[:8].hex()}" if start else "is empty"
+        raise FormatError(f"{name}: {what}: neither LSMT, ZFile nor a tar of one")
+    return Containers(raw.size, wrapper, None, None)
+
+
+def _read(raw: Source, offset: int, length: int) -> bytes:
+    return raw.read(length, offset, OPEN_TIMEOUT_MS) if length else b""
 
 
 def _read_zfile_blocks(
-    reader: _Reader, start: bytes, offset: int, size: int
+    raw: Source, name: str, start: bytes, offset: int, size: int
 ) -> tuple[zfile.Block, zfile.Block]:
     """Header, and the block that locates the jump table."""
-    name = str(reader.path)
     header = zfile.parse_header(start[: zfile.BLOCK_SIZE], name, crc32c)
     if header.is_overwritten:
         zfile.check_index(header, size, name)
         return header, header
     if size < 2 * zfile.BLOCK_SIZE:
         raise CorruptError(f"{name}: a ZFile of {size} bytes has no trailer: it is cut short")
-    raw = reader.read(offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
-    trailer = zfile.parse_trailer(raw, name, crc32c)
+    end = _read(raw, offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
+    trailer = zfile.parse_trailer(end, name, crc32c)
     zfile.check_index(trailer, size, name)
     return header, trailer
 
@@ -199,11 +194,11 @@ def _open_zfile(below: Source, index: zfile.Block) -> Source:
     )
 
 
-def _read_lsmt_blocks(source: Source, path: Path) -> tuple[lsmt.Block, lsmt.Block]:
+def _read_lsmt_blocks(source: Source, name: str) -> tuple[lsmt.Block, lsmt.Block]:
     size = source.size
     if size < 2 * lsmt.BLOCK_SIZE:
-        raise CorruptError(f"{path}: an LSMT layer of {size} bytes has no trailer: it is cut short")
-    header = lsmt.parse_layer_header(source.read(lsmt.BLOCK_SIZE, 0, OPEN_TIMEOUT_MS), str(path))
+        raise CorruptError(f"{name}: an LSMT layer of {size} bytes has no trailer: it is cut short")
+    header = lsmt.parse_layer_header(source.read(lsmt.BLOCK_SIZE, 0, OPEN_TIMEOUT_MS), name)
     raw = source.read(lsmt.BLOCK_SIZE, size - lsmt.BLOCK_SIZE, OPEN_TIMEOUT_MS)
     if not lsmt.is_lsmt(raw):
         why = (
@@ -211,5 +206,5 @@ def _read_lsmt_blocks(source: Source, path: Path) -> tuple[lsmt.Block, lsmt.Bloc
             if header.is_sealed
             else "it is cut short, or a writable layer that was never sealed"
         )
-        raise CorruptError(f"{path}: there is no LSMT trailer in its last {lsmt.BLOCK_SIZE} bytes: {why}")
-    return header, lsmt.parse_layer_trailer(raw, size, str(path))
+        raise CorruptError(f"{name}: there is no LSMT trailer in its last {lsmt.BLOCK_SIZE} bytes: {why}")
+    return header, lsmt.parse_layer_trailer(raw, size, name)

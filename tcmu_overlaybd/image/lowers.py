@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import FormatError, LimitError, MissingError, OverlayBDError, UnavailableError
+from tcmu_overlaybd.image.layer_place import BlobPlace, FilePlace, LayerPlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
 from tcmu_overlaybd.native.image import MAX_LAYERS
+from tcmu_overlaybd.registry.reference import RepoBlobUrl
+from tcmu_overlaybd.remote.store import BlobStore
 
 # What lies in a lower's ``dir``, in the order of spec/config.md section 2.
 CANDIDATES = ("overlaybd.commit", ".commit", "overlaybd.sealed")
 
 # A warm local layer opens in less time than a thread starts; when that much has passed,
-# a disk is slow, and the layers that are left are opened side by side.
+# a disk is slow, and the layers that are left are opened side by side.  Blobs of a registry
+# are from the start: each takes several round trips.
 PATIENCE_S = 0.005
 MAX_THREADS = 32
 
 
-def lower_path(lower: Lower, config: ImageConfig) -> Path:
-    """The local file of lower.  Raises MissingError, or UnavailableError for a blob in a registry."""
+def lower_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> LayerPlace:
+    """Where lower is: a local file if there is one, else a blob of store.
+
+    Raises MissingError; UnavailableError for a blob when there is no store, and for TurboOCI.
+    """
     if lower.target_file or lower.target_digest or lower.gzip_index:
         raise UnavailableError(f"{lower.file or lower.digest}: TurboOCI layers cannot be read yet")
     # An empty dir would mean the root folder, as it does in the reference.
@@ -31,26 +38,31 @@ def lower_path(lower: Lower, config: ImageConfig) -> Path:
     candidates += [Path(lower.dir) / name for name in CANDIDATES] if lower.dir else []
     for path in candidates:
         if path.exists():
-            return path
+            return FilePlace(path)
     if lower.digest and config.repo_blob_url:
-        raise UnavailableError(
-            f"{lower.digest}: not here, and it cannot be fetched from {config.repo_blob_url} yet"
-        )
+        return _blob_place(lower, config, store)
     if candidates:
         raise MissingError(f"{candidates[0]}: no such layer file")
     raise FormatError("the configuration names neither a file, a dir nor a blob for it")
 
 
-def open_lowers(config: ImageConfig) -> list[SharedLayer]:
+def _blob_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> BlobPlace:
+    if store is None:
+        raise UnavailableError(f"{lower.digest}: not here, and nothing is to be fetched from a registry now")
+    return BlobPlace(store, RepoBlobUrl.parse(config.repo_blob_url), lower.digest, lower.size)
+
+
+def open_lowers(config: ImageConfig, store: BlobStore | None) -> list[SharedLayer]:
     """All layers of config, lowest first.  A failure closes those that were open by then."""
     lowers = config.layers
     if len(lowers) > MAX_LAYERS:
         raise LimitError(f"the image has {len(lowers)} lower layers, at most {MAX_LAYERS} can be stacked")
-    tasks = [_Task(number, len(lowers), lower, config) for number, lower in enumerate(lowers, 1)]
+    tasks = [_Task(number, lower, config, store) for number, lower in enumerate(lowers, 1)]
+    patience = PATIENCE_S if all(task.is_local for task in tasks) else 0
     with ExitStack() as undo:
         opened: list[SharedLayer] = []
         started = time.monotonic()
-        while len(opened) < len(tasks) and time.monotonic() - started < PATIENCE_S:
+        while len(opened) < len(tasks) and time.monotonic() - started < patience:
             opened.append(_kept(tasks[len(opened)], undo))
         opened += _open_side_by_side(tasks[len(opened) :], undo)
         undo.pop_all()
@@ -66,16 +78,25 @@ def lowers_size(layers: list[SharedLayer]) -> int:
 class _Task:
     """Opens one layer; its messages say which of the stack it is."""
 
-    def __init__(self, number: int, total: int, lower: Lower, config: ImageConfig) -> None:
-        self.name = f"layer {number} of {total}"
-        self.lower = lower
-        self.config = config
+    def __init__(self, number: int, lower: Lower, config: ImageConfig, store: BlobStore | None) -> None:
+        self._name = f"layer {number} of {len(config.layers)}"
+        with self._named_errors():
+            self._place = lower_place(lower, config, store)
+
+    @property
+    def is_local(self) -> bool:
+        return self._place.path is not None
 
     def __call__(self) -> SharedLayer:
+        with self._named_errors():
+            return LAYERS.acquire(self._place)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
         try:
-            return LAYERS.acquire(lower_path(self.lower, self.config))
+            yield
         except OverlayBDError as error:
-            raise type(error)(f"{self.name}: {error}") from error
+            raise type(error)(f"{self._name}: {error}") from error
 
 
 def _kept(task: Callable[[], SharedLayer], undo: ExitStack) -> SharedLayer:

@@ -13,6 +13,7 @@ from tcmu_overlaybd.formats import uuid_text
 from tcmu_overlaybd.image.layer_writer import LayerOptions, Progress, WrittenLayer, no_progress, write_layer
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.image.source import Source
+from tcmu_overlaybd.remote.store import BlobStore
 
 
 def merge_image(
@@ -22,9 +23,10 @@ def merge_image(
     *,
     holder: str = "tcmu-overlaybd image merge",
     progress: Progress = no_progress,
+    store: BlobStore | None = None,
 ) -> WrittenLayer:
     """Writes all that can be read from source as the layer output, a lowest one."""
-    with open_image(source, name=str(output), holder=holder) as opened:
+    with open_image(source, name=str(output), holder=holder, store=store) as opened:
         parent = uuid_text.NULL
         if opened.layers:
             parent = opened.layers[0].file.header.parent_uuid

@@ -16,6 +16,7 @@ from typing import Self
 from tcmu_overlaybd.config.image_config import ImageConfig
 from tcmu_overlaybd.config.upper_dir import UpperDir
 from tcmu_overlaybd.errors import FormatError, ReadOnlyError, UsageError
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
 from tcmu_overlaybd.image.lowers import lowers_size, open_lowers
 from tcmu_overlaybd.image.source import Source, resolve_source
@@ -23,6 +24,8 @@ from tcmu_overlaybd.image.upper_folder import remove_upper, with_upper_dir
 from tcmu_overlaybd.image.upper_pair import UpperPair, read_upper_pair, store_virtual_size
 from tcmu_overlaybd.native import image as native
 from tcmu_overlaybd.native.testing import is_test_build
+from tcmu_overlaybd.remote.blob import RemoteBlob
+from tcmu_overlaybd.remote.store import BlobStore
 
 FLUSH_INTERVAL_MS = 5000
 
@@ -37,6 +40,11 @@ class OpenImage:
     layers: list[SharedLayer]
     upper: UpperPair | None = None
     made_dir: UpperDir | None = None  # the upper's folder, when this opening made it
+
+    @property
+    def remote_blobs(self) -> list[RemoteBlob]:
+        """Those of its layers that are read from registries, lowest first."""
+        return [layer.blob for layer in self.layers if layer.blob is not None]
 
     def close(self) -> None:
         """Flushes and closes; raises what went wrong with that."""
@@ -73,19 +81,21 @@ def open_image(
     holder: str = "tcmu-overlaybd",
     flush_interval_ms: int | None = None,
     name: str | None = None,
+    store: BlobStore | None = None,
 ) -> OpenImage:
     """Opens the image that source names; source None is a blank disk.
 
     With upper_dir (which needs writable) writes go to the upper in that folder, made if
     absent with a disk of size bytes (None: that of the lowers); else to the upper of the
-    configuration.  holder is how a process that is kept out is told of us.
+    configuration.  holder is how a process that is kept out is told of us.  Without a
+    store no layer may be a blob of a registry.
 
-    Raises MissingError, UsageError, UnavailableError (a registry, TurboOCI), CorruptError,
-    BusyError (the upper is held), JournalError, ReadOnlyError.
+    Raises MissingError, AuthenticationError, UsageError, UnavailableError (a registry,
+    TurboOCI), CorruptError, BusyError (the upper is held), JournalError, ReadOnlyError.
     """
     if upper_dir is not None and not writable:
         raise UsageError("an upper's folder is of use only to a writable image")
-    base = ImageConfig() if source is None else resolve_source(source)
+    base = ImageConfig() if source is None else resolve_source(source, store)
     options = _Options(
         name=name or _default_name(source),
         read_only=not writable,
@@ -95,7 +105,7 @@ def open_image(
         size=size or 0,
     )
     with ExitStack() as undo:
-        layers = open_lowers(base)
+        layers = open_lowers(base, store)
         for layer in layers:
             undo.callback(layer.close)
         config, made_dir = base, None
@@ -146,7 +156,7 @@ def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: _Op
         elif pair is not None and pair.kind == "sparse":
             lowers.append(tops.enter_context(native.Layer.open_sparse(str(pair.data), size)))
         elif pair is not None:
-            top = LAYERS.acquire(pair.data)
+            top = LAYERS.acquire(FilePlace(pair.data))
             tops.callback(top.close)
             lowers.append(top.layer)
         return native.Image.open(lowers, upper, virtual_size=size, name=options.name)

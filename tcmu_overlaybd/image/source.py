@@ -5,35 +5,34 @@ Whatever it is becomes an ``ImageConfig``, so that the rest knows one descriptio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower, load_image_config
 from tcmu_overlaybd.config.upper_dir import CONFIG_NAME
 from tcmu_overlaybd.errors import MissingError, UnavailableError, UsageError
+from tcmu_overlaybd.registry.deadline import Deadline
+from tcmu_overlaybd.registry.reference import Reference
+from tcmu_overlaybd.remote.store import BlobStore
 
 Source = ImageConfig | str | Path | Sequence[str | Path]
 
-# host[:port]/repository[:tag][@digest]: the host has a dot, a port, or is localhost,
-# which no ordinary file name has in front of its first slash.
-_REFERENCE = re.compile(
-    r"(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(?::[0-9]{1,5})?"
-    r"/[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 
-
-def resolve_source(source: Source) -> ImageConfig:
+def resolve_source(
+    source: Source, store: BlobStore | None = None, deadline: Deadline | None = None
+) -> ImageConfig:
     """The image that source names; a list of more than one is layer files, lowest first.
 
-    Raises MissingError for a path that is not there, UnavailableError for a registry
-    reference, UsageError for a mixture.
+    Raises MissingError for a path that is not there, UsageError for a mixture; for a
+    reference what ``BlobStore.find_layers`` raises, UnavailableError without a store.
     """
     if isinstance(source, ImageConfig):
         return source
     paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(item) for item in source]
     if not paths:
         raise UsageError("no image is named: give a configuration or layer files, lowest first")
+    if len(paths) == 1 and not paths[0].exists() and is_reference(str(paths[0])):
+        return resolve_reference(str(paths[0]), store, deadline)
     for path in paths:
         _require(path)
     if len(paths) == 1 and (config := config_path(paths[0])) is not None:
@@ -54,15 +53,27 @@ def config_path(path: Path) -> Path | None:
         return path if file.read(64).lstrip()[:1] == b"{" else None
 
 
+def resolve_reference(text: str, store: BlobStore | None, deadline: Deadline | None = None) -> ImageConfig:
+    """The image in a registry: its lowers are blobs, which are looked for when they are opened."""
+    reference = Reference.parse(text)
+    if store is None:
+        raise UnavailableError(f"{text}: nothing is to be fetched from a registry now")
+    found = store.find_layers(reference, deadline)
+    lowers = tuple(Lower(digest=layer.digest, size=layer.size) for layer in found.image.layers)
+    return ImageConfig(repo_blob_url=str(found.repository), lowers=lowers)
+
+
 def is_reference(text: str) -> bool:
-    """Whether text reads as a registry reference; a path that exists is asked for first."""
-    host = text.partition("/")[0]
-    return bool(_REFERENCE.fullmatch(text)) and not Path(host).is_dir() and not text.endswith(".json")
+    """Whether text, at which there is no file, is meant as HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]."""
+    if text.endswith(".json") or Path(text.partition("/")[0]).is_dir():
+        return False
+    try:
+        Reference.parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _require(path: Path) -> None:
-    if path.exists():
-        return
-    if is_reference(str(path)):
-        raise UnavailableError(f"{path}: images in a registry cannot be opened yet; give local files")
-    raise MissingError(f"{path}: no such file")
+    if not path.exists():
+        raise MissingError(f"{path}: no such file")

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError
 from tcmu_overlaybd.formats import lsmt, zfile
 from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_source
+from tcmu_overlaybd.image.layer_place import LayerPlace
 from tcmu_overlaybd.image.layer_writer import Progress, no_progress
-from tcmu_overlaybd.image.lowers import lower_path
+from tcmu_overlaybd.image.lowers import lower_place
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.image.source import Source, resolve_source
 from tcmu_overlaybd.native.image import Segment
+from tcmu_overlaybd.native.source import Source as RawSource
 from tcmu_overlaybd.native.source import crc32c
+from tcmu_overlaybd.remote.store import BlobStore
 
 BLOCKS_PER_STEP = 4096
 READ_SIZE = 4 << 20
@@ -41,19 +44,21 @@ class LayerReport:
     notes: list[str] = field(default_factory=list)
 
 
-def verify_image(source: Source, *, progress: Progress = no_progress) -> list[LayerReport]:
+def verify_image(
+    source: Source, *, progress: Progress = no_progress, store: BlobStore | None = None
+) -> list[LayerReport]:
     """Reports on every layer of source, lowest first, the upper last.
 
     Raises MissingError when a layer is not there, UnavailableError when it cannot be read here.
     """
-    config = resolve_source(source)
+    config = resolve_source(source, store)
     if not config.layers and config.writable is None:
         raise FormatError("the configuration names neither layers nor an upper")
-    paths = [lower_path(lower, config) for lower in config.layers]
-    meter = _Meter(progress, sum(path.stat().st_size for path in paths))
-    reports = [verify_layer(path, lower, meter) for lower, path in zip(config.layers, paths, strict=True)]
+    places = [lower_place(lower, config, store) for lower in config.layers]
+    meter = _Meter(progress, sum(place.size() for place in places))
+    reports = [verify_layer(place, lower, meter) for lower, place in zip(config.layers, places, strict=True)]
     if config.writable is not None:
-        reports.append(_verify_upper(config))
+        reports.append(_verify_upper(config, store))
     return reports
 
 
@@ -70,34 +75,53 @@ class _Meter:
         self._progress(self._done, self._total)
 
 
-def verify_layer(path: Path, expected: Lower | None = None, meter: _Meter | None = None) -> LayerReport:
-    """Checks one layer file; expected gives the blob's digest and size where they are known."""
-    report = LayerReport(str(path))
+def verify_layer(
+    place: LayerPlace, expected: Lower | None = None, meter: _Meter | None = None
+) -> LayerReport:
+    """Checks one layer; expected gives the blob's digest and size where they are known."""
+    report = LayerReport(place.name)
     try:
-        with open_layer_source(path) as opened:
+        with open_layer_source(place) as opened:
             _note_tar(opened, report)
             found = chain(_zfile_problems(opened, report, meter or _Meter()), _lsmt_problems(opened, report))
             for text in found:
-                report.problems.append(f"{path}: {text}")
+                report.problems.append(f"{place.name}: {text}")
     except CorruptError as error:
         report.problems.append(str(error))
-    _verify_digest(path, expected or Lower(), report)
+    with closing(place.open()) as placed:
+        _verify_digest(placed.source, expected or Lower(), report)
     return report
 
 
-def _verify_digest(path: Path, expected: Lower, report: LayerReport) -> None:
-    """Compares the whole file with what the configuration says of the blob."""
-    size = path.stat().st_size
-    if expected.size and expected.size != size:
-        report.problems.append(f"{path}: {size} bytes long, the configuration says {expected.size}")
+def _verify_digest(raw: RawSource, expected: Lower, report: LayerReport) -> None:
+    """Compares all bytes with what the configuration says of the blob."""
+    if expected.size and expected.size != raw.size:
+        report.problems.append(
+            f"{report.path}: {raw.size} bytes long, the configuration says {expected.size}"
+        )
     if not expected.digest:
         return
-    with path.open("rb") as file:
-        found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    found = f"sha256:{_sha256(raw)}"
     report.checksums += 1
     report.notes = [note for note in report.notes if not note.startswith(UNVOUCHED)]
     if found != expected.digest:
-        report.problems.append(f"{path}: its digest is {found}, the configuration says {expected.digest}")
+        report.problems.append(
+            f"{report.path}: its digest is {found}, the configuration says {expected.digest}"
+        )
+
+
+def _sha256(raw: RawSource) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(raw, 0, raw.size):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(raw: RawSource, offset: int, length: int) -> Iterator[bytes]:
+    """The bytes of a range, in order, a few MiB at a time."""
+    end = offset + length
+    for at in range(offset, end, READ_SIZE):
+        yield raw.read(min(READ_SIZE, end - at), at, OPEN_TIMEOUT_MS)
 
 
 # What nothing vouches for; a digest in the configuration makes it untrue: it vouches for
@@ -115,18 +139,8 @@ def _note_tar(opened: OpenSource, report: LayerReport) -> None:
     report.checksums += 2 if containers.wrapper.form == "pax" else 1
     end = containers.wrapper.offset + containers.wrapper.size
     tail = containers.size - end
-    if not _is_zero(opened.file.path, end, tail):
+    if any(piece.count(0) != len(piece) for piece in _pieces(opened.raw, end, tail)):
         report.notes.append(f"the {tail} bytes after the payload of the tar wrapper are not all zero")
-
-
-def _is_zero(path: Path, offset: int, length: int) -> bool:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while length > 0 and (piece := file.read(min(length, READ_SIZE))):
-            if piece.count(0) != len(piece):
-                return False
-            length -= len(piece)
-    return True
 
 
 # ---- ZFile ---------------------------------------------------------------------
@@ -148,7 +162,7 @@ def _zfile_problems(opened: OpenSource, report: LayerReport, meter: _Meter) -> I
         try:
             opened.source.verify_zfile(first, nr, OPEN_TIMEOUT_MS)
         except CorruptError as error:
-            yield str(error).removeprefix(f"{opened.file.path}: ")
+            yield str(error).removeprefix(f"{opened.file.name}: ")
         meter.add(containers.size * nr // index.nr_blocks)
     if index.has_block_crc:
         report.checksums += index.nr_blocks
@@ -164,9 +178,10 @@ def _compare_zfile_blocks(opened: OpenSource) -> Iterator[str]:
     assert header is not None  # noqa: S101  the caller found a ZFile
     at = containers.payload_offset + containers.payload_size - zfile.BLOCK_SIZE
     try:
-        trailer = zfile.parse_trailer(_read_at(opened.file.path, at), str(opened.file.path), crc32c)
+        end = opened.raw.read(zfile.BLOCK_SIZE, at, OPEN_TIMEOUT_MS)
+        trailer = zfile.parse_trailer(end, opened.file.name, crc32c)
     except CorruptError as error:
-        yield str(error).removeprefix(f"{opened.file.path}: ")
+        yield str(error).removeprefix(f"{opened.file.name}: ")
         return
     names = ["has_digest", "block_size", "codec", "has_block_crc"]
     if header.is_overwritten:
@@ -177,12 +192,6 @@ def _compare_zfile_blocks(opened: OpenSource) -> Iterator[str]:
         first, second = getattr(header, name), getattr(trailer, name)
         if first != second:
             yield f"ZFile trailer at byte {at}: {name} is {second}, in the header {first}"
-
-
-def _read_at(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(zfile.BLOCK_SIZE)
 
 
 # ---- LSMT ----------------------------------------------------------------------
@@ -263,11 +272,11 @@ def _padding_problems(opened: OpenSource, nr_segments: int) -> Iterator[str]:
 # ---- the upper -------------------------------------------------------------------
 
 
-def _verify_upper(config: ImageConfig) -> LayerReport:
+def _verify_upper(config: ImageConfig, store: BlobStore | None) -> LayerReport:
     assert config.writable is not None  # noqa: S101  asked by the caller
     report = LayerReport(config.writable.data)
     try:
-        with open_image(config, holder="tcmu-overlaybd image verify"):
+        with open_image(config, holder="tcmu-overlaybd image verify", store=store):
             report.notes.append(f"{UNVOUCHED}the upper's data and index: they are without checksums")
     except BusyError as error:
         report.notes.append(f"not looked at: {error}")

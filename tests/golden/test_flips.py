@@ -13,6 +13,7 @@ import pytest
 from golden.manifest import FOLDER
 
 from tcmu_overlaybd.errors import CorruptError
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.image.verify import verify_layer
 
@@ -30,7 +31,7 @@ def unnoticed(path: Path, data: bytes, begin: int, end: int) -> list[int]:
     missed = []
     for at, damaged in flips(data, begin, end):
         path.write_bytes(damaged)
-        if not verify_layer(path).problems:
+        if not verify_layer(FilePlace(path)).problems:
             missed.append(at)
     return missed
 

@@ -21,6 +21,7 @@ from tcmu_overlaybd.image.commit import commit_image
 from tcmu_overlaybd.image.create import create_layer
 from tcmu_overlaybd.image.export import export_image
 from tcmu_overlaybd.image.importing import import_raw
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.image.merge import merge_image
 from tcmu_overlaybd.image.open import open_image
@@ -81,7 +82,7 @@ def test_an_imported_disk_reads_as_it_was(operations, options):
         written = import_raw(folder / "raw", folder / "layer", options)
         assert stack([read_layer(folder / "layer")]).read(0, SIZE) == disk
         assert written.size == (folder / "layer").stat().st_size
-        assert verify_layer(folder / "layer").problems == []
+        assert verify_layer(FilePlace(folder / "layer")).problems == []
 
 
 @given(layers=st.lists(st.tuples(OPERATIONS, OPTIONS), min_size=1, max_size=4), merged=OPTIONS)
@@ -168,7 +169,7 @@ def test_a_damaged_layer_gives_data_or_an_error_of_ours(name, data):
         with suppress(OverlayBDError), open_image(path) as opened:
             list(opened.image.extents(0, opened.image.size))
             opened.image.read(min(opened.image.size, 48 << 20), 0, TIMEOUT)
-        verify_layer(path)
+        verify_layer(FilePlace(path))
 
 
 @pytest.mark.parametrize("name", ["rw/rw", "group/g", "stack/up"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tcmu_overlaybd.image.importing import import_raw
 from tcmu_overlaybd.image.layer_file import LayerFile, read_layer_file
+from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.native.core import Core, Device, OnTimeout
 from tcmu_overlaybd.native.image import Image, Layer
@@ -41,7 +42,7 @@ def open_disk(
     on_timeout: OnTimeout = OnTimeout.ERROR,
 ) -> Iterator[Device]:
     """layer tells what is at url; its bytes come from there."""
-    file = read_layer_file(layer)
+    file = read_layer_file(FilePlace(layer))
     with ExitStack() as stack:
         source = _unwrapped(blobs.open(url, layer.read_bytes()), file, stack)
         opened = stack.enter_context(

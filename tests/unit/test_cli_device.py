@@ -56,7 +56,6 @@ def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
     [
         (["--sparse", "--new", "--size", "1G"], 2, "sparse"),
         (["--size", "much"], 2, "not a size"),
-        (["registry.example/repo:tag"], 4, "cannot be opened yet"),
         (["/x", "--mount", "/no/such/folder"], 3, "no such folder"),
         (["/x", "--mount", "/", "--fabric", "none"], 2, "no disk to mount"),
         (["/x", "--fabric", "carrier pigeon"], 2, "one of loopback"),

@@ -24,6 +24,8 @@ from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import mem, testing
 from tcmu_overlaybd.native.core import CommandKind, Core
+from tcmu_overlaybd.remote.settings import StoreSettings
+from tcmu_overlaybd.remote.store import BlobStore
 
 SIZE = 1 << 20
 LIMIT_S = 0.5
@@ -131,6 +133,7 @@ def resources(core, tmp_path):
         names=Names(tmp_path / "names", []),
         core=core,
         limits=DeviceConfig(),
+        store=BlobStore(StoreSettings(folder=tmp_path / "cache")),
     )
 
 

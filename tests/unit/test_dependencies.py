@@ -36,10 +36,10 @@ PYTHON_MAY_USE = {
     "scsi": LOWEST,
     "registry": LOWEST | {"config"},
     "remote": (MIDDLE - {"scsi"}) | {"registry"},
-    "image": MIDDLE - {"scsi"},
+    "image": (MIDDLE - {"scsi"}) | {"registry", "remote"},
     "lio": MIDDLE,
     "nbd": MIDDLE | {"image", "lio"},
-    "daemon": MIDDLE | {"image", "lio", "nbd"},
+    "daemon": MIDDLE | {"image", "lio", "nbd", "registry", "remote"},
     "cli": MIDDLE | {"image", "lio", "nbd", "daemon", "registry", "remote"},
     "__main__": {"cli"},
 }

@@ -1,0 +1,26 @@
+"""How commands that open images reach registries: a store of blobs of their own, as docker's files say.
+
+``$TCMU_OVERLAYBD_CONFIG`` names a configuration of the service, for those whose registries
+need one (a CA of their own, hosts spoken to in plain HTTP, another size of the cache).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tcmu_overlaybd.remote.store import BlobStore
+
+CONFIG_VARIABLE = "TCMU_OVERLAYBD_CONFIG"
+
+
+def open_store() -> BlobStore:
+    """To be closed, as a context, after what was opened from it."""
+    from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
+    from tcmu_overlaybd.remote.settings import settings_of
+    from tcmu_overlaybd.remote.store import BlobStore
+
+    path = os.environ.get(CONFIG_VARIABLE)
+    return BlobStore(settings_of(load_service_config(Path(path)) if path else ServiceConfig()))
