@@ -1,12 +1,14 @@
 """How commands that open images reach registries: a store of blobs of their own, as docker's files say.
 
 ``$TCMU_OVERLAYBD_CONFIG`` names a configuration of the service, for those whose registries
-need one (a CA of their own, hosts spoken to in plain HTTP, another size of the cache).
+need one (a CA of their own, hosts spoken to in plain HTTP, another size of the cache).  What
+is fetched is kept in the user's cache, root's too: the daemon's has the daemon for its owner.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,10 @@ CONFIG_VARIABLE = "TCMU_OVERLAYBD_CONFIG"
 def open_store() -> BlobStore:
     """To be closed, as a context, after what was opened from it."""
     from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
+    from tcmu_overlaybd.remote.cache_folder import user_folder
     from tcmu_overlaybd.remote.settings import settings_of
     from tcmu_overlaybd.remote.store import BlobStore
 
     path = os.environ.get(CONFIG_VARIABLE)
-    return BlobStore(settings_of(load_service_config(Path(path)) if path else ServiceConfig()))
+    settings = settings_of(load_service_config(Path(path)) if path else ServiceConfig())
+    return BlobStore(replace(settings, folder=user_folder()))

@@ -31,9 +31,14 @@ Progress = Callable[[int, int], None]  # bytes done, bytes of all
 
 
 def default_folder(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Where this user's cache is: in /var/lib as root, else in the XDG cache folder."""
+    """Where the daemon of this user keeps its cache: in /var/lib as root, else where the user's is."""
     if (os.geteuid() if uid is None else uid) == 0:
         return Path(environment.get("STATE_DIRECTORY") or Path("/var/lib", NAME), "cache", "v1")
+    return user_folder(environment)
+
+
+def user_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """In the XDG cache folder, root's too: for tools, which must keep no daemon from its cache."""
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache", NAME, "cache", "v1")
 
 

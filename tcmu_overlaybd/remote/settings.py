@@ -22,8 +22,9 @@ DEFAULT_CHUNK_SIZE = 64 << 10
 class StoreSettings:
     """Sizes in bytes.  folder: of the cache, format v1.
 
-    has_stand_in: when another process has the folder, blobs are kept in a temporary one,
-    which goes with this process.  That is for tools; a daemon is refused.
+    has_stand_in: when the folder cannot be had, because another process has it or because
+    it cannot be made, blobs are kept in a temporary one, which goes with this process.
+    That is for tools; a daemon is refused.
     """
 
     folder: Path = field(default_factory=default_folder)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcmu_overlaybd.errors import BusyError, FailedError, FormatError
+from tcmu_overlaybd.errors import FailedError, FormatError
 from tcmu_overlaybd.native.cache import Cache, CachedSource, CacheStats
 from tcmu_overlaybd.native.fetcher import Fetcher, Origin
 from tcmu_overlaybd.registry.client import RegistryClient
@@ -159,10 +159,10 @@ class _Engine:
             self._stand_in.cleanup()
 
     def _open_cache(self, settings: StoreSettings) -> Cache:
-        make_folder(settings.folder)
         try:
+            make_folder(settings.folder)
             return _open_cache_in(settings.folder, settings)
-        except BusyError as error:
+        except FailedError as error:
             if not settings.has_stand_in:
                 raise
             logger.info("%s: what this process fetches is kept in a temporary folder only", error)
