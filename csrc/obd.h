@@ -110,6 +110,11 @@ void obd_background_reader_close(struct background_reader *reader);
 uint64_t obd_source_size(const struct source *source);
 int obd_source_read(struct source *source, void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
 int obd_source_verify_zfile(struct source *zfile, uint64_t first_block, uint64_t nr_blocks, uint32_t timeout_ms);
+/* These bytes are wrong, as a check above has found: fetched again when read again.
+ * OBD_E_CORRUPT: that would not help, they would come from the same place. */
+int obd_source_discard(struct source *source, uint64_t offset, uint64_t length);
+/* One more handle of it, to be closed like the first. */
+struct source *obd_source_share(struct source *source);
 void obd_source_close(struct source *source);
 
 /* ---- registry blobs: fetcher, cache, sources of both ------------------------- */

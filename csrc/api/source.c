@@ -85,6 +85,20 @@ void obd_background_reader_close(struct background_reader *reader)
     background_reader_close(reader);
 }
 
+int obd_source_discard(struct source *source, uint64_t offset, uint64_t length)
+{
+    if (!range_is_inside(offset, length, source->size))
+        return status_set(OBD_E_RANGE, "%s: %llu bytes at %llu are outside of its %llu", source->name,
+                          (unsigned long long)length, (unsigned long long)offset, (unsigned long long)source->size);
+    enum obd_status status = source_discard(source, offset, length);
+    return status != OBD_E_CORRUPT ? status : status_set(status, "%s: cannot be fetched again", source->name);
+}
+
+struct source *obd_source_share(struct source *source)
+{
+    return source_ref(source);
+}
+
 void obd_source_close(struct source *source)
 {
     source_unref(source);

@@ -66,6 +66,17 @@ class Source(Handle):
         """Whether a slow source keeps its readers waiting; it does from the start."""
         check(lib.obd_source_set_late(self.handle, is_late))
 
+    def discard(self, offset: int, length: int) -> None:
+        """These bytes are wrong: they are fetched again when they are read again.
+
+        Raises CorruptError for a source that would get them from the same place.
+        """
+        check(lib.obd_source_discard(self.handle, offset, length))
+
+    def share(self) -> Self:
+        """One more handle of it, with a life of its own."""
+        return type(self)(lib.obd_source_share(self.handle))
+
     @property
     def size(self) -> int:
         return int(lib.obd_source_size(self.handle))
