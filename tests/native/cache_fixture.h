@@ -137,4 +137,13 @@ static inline void overwrite(const char *path, const void *bytes, size_t length,
     close(fd);
 }
 
+/* Changes one byte of blob n behind the cache's back. */
+static inline void damage(struct cache_fixture *fixture, unsigned n, uint64_t offset)
+{
+    char path[256];
+    uint8_t wrong = (uint8_t)(byte_of(n, offset) ^ 1);
+    path_of_blob(fixture, n, "", path);
+    overwrite(path, &wrong, 1, offset);
+}
+
 #endif
