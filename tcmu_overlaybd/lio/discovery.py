@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tcmu_overlaybd.errors import FormatError
 from tcmu_overlaybd.lio.config_string import ConfigString
+from tcmu_overlaybd.lio.kernel_text import read_kernel_text
 
 SYS = Path("/sys")
 CONFIGFS = Path("/sys/kernel/config/target")
@@ -38,17 +39,14 @@ def parse_uio_name(text: str) -> BackstoreId | None:
 
 def backstore_of_uio(uio_name: str, sys: Path = SYS) -> BackstoreId | None:
     """The backstore behind ``uio3``; None when the device is gone, or not TCMU's."""
-    try:
-        return parse_uio_name((sys / "class/uio" / uio_name / "name").read_text(errors="replace"))
-    except OSError:
-        return None
+    return parse_uio_name(read_kernel_text(sys / "class/uio" / uio_name / "name"))
 
 
 def find_backstores(sys: Path = SYS) -> list[tuple[BackstoreId, ConfigString]]:
     """Every TCMU device of our subtype that the kernel has, served or not."""
     found = []
     for entry in sorted((sys / "class/uio").glob("uio*/name")):
-        text = _read(entry)
+        text = read_kernel_text(entry)
         backstore = parse_uio_name(text)
         if backstore is None:
             continue
@@ -69,7 +67,7 @@ def find_disk(serial: str, sys: Path = SYS) -> str:
 
 def read_serial(backstore: BackstoreId) -> str:
     """The serial number that somebody gave to a backstore; its name when nobody did."""
-    text = _read(backstore.path / "wwn/vpd_unit_serial")
+    text = read_kernel_text(backstore.path / "wwn/vpd_unit_serial")
     return text.rpartition(": ")[2].strip() or backstore.name
 
 
@@ -77,12 +75,5 @@ def _serial_of_page(path: Path) -> str:
     """VPD page 80h: 4 bytes of header, then the serial number."""
     try:
         return path.read_bytes()[4:].decode("ascii", "replace").strip()
-    except OSError:
-        return ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
     except OSError:
         return ""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tcmu_overlaybd.lio.kernel_text import read_kernel_text
+
 SYS = Path("/sys")
 PROC = Path("/proc")
 MAX_USES = 5  # named in one sentence
@@ -49,7 +51,7 @@ def _mounts(numbers: dict[str, str], proc: Path) -> Iterator[str]:
         namespace = _link(proc / pid / "ns/mnt")
         if namespace and namespace in seen:
             continue
-        text = _read(proc / pid / "mountinfo")
+        text = read_kernel_text(proc / pid / "mountinfo")
         if text:
             seen.add(namespace)
         for number, point in parse_mountinfo(text):
@@ -65,7 +67,7 @@ def _holders(disk: str, sys: Path) -> Iterator[str]:
 
 
 def _swaps(numbers: dict[str, str], proc: Path) -> Iterator[str]:
-    for line in _read(proc / "swaps").splitlines()[1:]:
+    for line in read_kernel_text(proc / "swaps").splitlines()[1:]:
         device = Path(line.split(" ", 1)[0])
         if device.name in numbers.values():
             yield f"{device.name} is swap space"
@@ -87,7 +89,7 @@ def _device(number: str) -> int:
 
 
 def _command(process: Path) -> str:
-    return _read(process / "comm").strip() or "?"
+    return read_kernel_text(process / "comm").strip() or "?"
 
 
 def _pids(proc: Path) -> list[str]:
@@ -104,12 +106,5 @@ def _entries(folder: Path) -> list[Path]:
 def _link(path: Path) -> str:
     try:
         return str(path.readlink())
-    except OSError:
-        return ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
     except OSError:
         return ""
