@@ -1,8 +1,11 @@
 #!/bin/bash
-# Installs what packaging/apt-packages.txt lists and is not there yet. Idempotent.
+# packaging/install-apt.sh [program]: installs what packaging/apt-packages.txt lists and is
+# not there yet; with "program" its first section only, which "pip install ." needs. Idempotent.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
-wanted=$(sed 's/#.*//' "$here/apt-packages.txt" | tr -s ' \n' ' ')
+last='$'
+[ "${1:-}" = program ] && last='/^# --/'
+wanted=$(sed -n "1,${last}p" "$here/apt-packages.txt" | sed 's/#.*//' | tr -s ' \n' ' ')
 [ "$(uname -m)" = x86_64 ] || wanted=${wanted//user-mode-linux/}   # packaged for amd64 only
 missing=()
 for package in $wanted; do
