@@ -8,8 +8,10 @@ import pytest
 from vm_daemon import run
 from vm_fio import fio
 from vm_images import MIB, tree_digests
+from vm_soak import usual_or_soak
 
 SIZE = 320 * MIB  # xfs wants 300
+ROUNDS = usual_or_soak(1, 10)  # of writing, and of attaching again
 
 # (make, mount, check); DISK and POINT are replaced
 FILE_SYSTEMS = {
@@ -19,7 +21,7 @@ FILE_SYSTEMS = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * ROUNDS)
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_file_system_survives_verify_trim_detach_and_attach(daemon, kind, content, mount_point, tmp_path):
     make, mount, check = FILE_SYSTEMS[kind]
@@ -32,7 +34,8 @@ def test_file_system_survives_verify_trim_detach_and_attach(daemon, kind, conten
     call(mount)
     run("cp", "-r", content, mount_point / "files")
     before = tree_digests(mount_point / "files")
-    verify = write_and_verify(mount_point / "data", direct=kind != "ntfs")
+    for _ in range(ROUNDS):
+        verify = write_and_verify(mount_point / "data", direct=kind != "ntfs")
     if kind != "ntfs":  # ntfs-3g knows no fstrim
         (mount_point / "junk").write_bytes(bytes(8 * MIB))
         run("sync")
@@ -43,13 +46,15 @@ def test_file_system_survives_verify_trim_detach_and_attach(daemon, kind, conten
     daemon.detach("fs")
 
     upper = daemon.folder / "state/uppers/fs"
-    disk = daemon.attach(upper / "config.v1.json", writable=True, name="fs").disk
-    call(check)
-    call(mount)
-    assert tree_digests(mount_point / "files") == before
-    assert fio(*verify, "--verify_only")["error"] == 0
-    run("umount", mount_point)
-    assert daemon.client.status("fs").errors == 0
+    for _ in range(ROUNDS):
+        disk = daemon.attach(upper / "config.v1.json", writable=True, name="fs").disk
+        call(check)
+        call(mount)
+        assert tree_digests(mount_point / "files") == before
+        assert fio(*verify, "--verify_only")["error"] == 0
+        run("umount", mount_point)
+        assert daemon.client.status("fs").errors == 0
+        daemon.detach("fs")
 
 
 def write_and_verify(path: Path, *, direct: bool) -> list[str]:

@@ -14,11 +14,13 @@ import pytest
 from vm_daemon import run, wait_until
 from vm_fio import Fio, fio
 from vm_images import MIB
+from vm_soak import usual_or_soak
 
-KILLS = 10
-FILE = 40 * MIB
+KILLS = usual_or_soak(10, 60)
+FILE = usual_or_soak(40, 160) * MIB
 BLOCKS = FILE // 4096
-RATE = 400  # writes a second, so that the writing outlasts the kills
+RATE = usual_or_soak(400, 250)  # writes a second, so that the writing outlasts the kills
+WRITING_S = usual_or_soak(200, 1200)  # at most, after the last kill
 UNFLUSHED = {"TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS": "0"}
 
 
@@ -32,7 +34,7 @@ def verified_file(mount_point):
 
 
 def make_file_system(daemon, mount_point):
-    disk = daemon.attach(new=True, size=96 * MIB, name="d").disk
+    disk = daemon.attach(new=True, size=FILE + 56 * MIB, name="d").disk
     run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk)
     run("mount", "-o", "commit=600", disk, mount_point)
     run("fallocate", "-l", FILE, mount_point / "data")
@@ -52,7 +54,7 @@ def survive_kills(daemon, mount_point, verified_file, kills):
             daemon.start()
             wait_until_open(daemon)
             replayed += daemon.client.status("d").replayed
-        report = writer.wait(200)
+        report = writer.wait(WRITING_S)
     assert (report["error"], report["write"]["total_ios"]) == (0, BLOCKS)
     assert fio(*verified_file, "--verify_only", "--verify_fatal=1")["error"] == 0, "data was lost"
     run("umount", mount_point)
@@ -60,13 +62,13 @@ def survive_kills(daemon, mount_point, verified_file, kills):
     return replayed
 
 
-@pytest.mark.timeout(300)
-def test_ten_kills_under_fio_lose_no_acknowledged_write(make_daemon, mount_point, verified_file):
+@pytest.mark.timeout(100 + 2 * WRITING_S)
+def test_kills_under_fio_lose_no_acknowledged_write(make_daemon, mount_point, verified_file):
     replayed = survive_kills(make_daemon(**UNFLUSHED), mount_point, verified_file, KILLS)
     assert replayed > KILLS, "the writes were flushed, so nothing was tried"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(100 + 2 * WRITING_S)
 def test_without_the_journal_the_same_test_fails(make_daemon, mount_point, verified_file):
     daemon = make_daemon(**UNFLUSHED, TCMU_OVERLAYBD_TEST_NO_JOURNAL="1")
     with pytest.raises(AssertionError, match="data was lost"):
