@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import TypeVar
 
 import msgspec
 
-from tcmu_overlaybd.errors import FailedError, FormatError, MissingError
+from tcmu_overlaybd.errors import (
+    FailedError,
+    FormatError,
+    MissingError,
+    NoSpaceError,
+    OverlayBDError,
+    ReadOnlyError,
+)
 
 MAX_SIZE = 16 << 20  # bytes; a configuration of 255 layers has some 100 KB
 
@@ -40,8 +48,28 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes value to path in one step, mode 0600, synced."""
+    """Writes value to path in one step, mode 0600, synced.
+
+    Raises NoSpaceError, MissingError (no such folder) or FailedError; path is then as it was.
+    """
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    try:
+        _replace(path, text)
+    except OSError as error:
+        kind = WRITE_ERRORS.get(error.errno or 0, FailedError)
+        raise kind(f"{path}: cannot be written: {error.strerror}") from error
+
+
+WRITE_ERRORS: dict[int, type[OverlayBDError]] = {
+    errno.ENOSPC: NoSpaceError,
+    errno.EDQUOT: NoSpaceError,
+    errno.ENOENT: MissingError,
+    errno.ENOTDIR: MissingError,
+    errno.EROFS: ReadOnlyError,
+}
+
+
+def _replace(path: Path, text: bytes) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -18,6 +18,7 @@ from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import DetachRequest, DeviceState, DeviceStatus
 from tcmu_overlaybd.daemon.newcomers import release_ring
 from tcmu_overlaybd.daemon.resources import Resources
+from tcmu_overlaybd.daemon.state import Phase
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.lio import helper
@@ -55,7 +56,7 @@ class Detacher:
         try:
             self._remove_from_kernel(device, request)
         except OverlayBDError:
-            self._state.save(device.change_record(phase="attached"))
+            self._note(device, "attached")
             # One that was still opening is not opened any more: see table.serve_opened.
             self._table.set_state(device, "broken" if before == "opening" else before, device.reason)
             raise
@@ -99,7 +100,7 @@ class Detacher:
             self._fail_parked(device)
         elif disk:
             check_unused(device.name, disk)
-        self._state.save(device.change_record(phase="detaching"))
+        self._note(device, "detaching")
         helper.detach(
             device.record.hba,
             device.record.backstore,
@@ -107,6 +108,14 @@ class Detacher:
             request.timeout,
             claim=not request.force,
         )
+
+    def _note(self, device: Device, phase: Phase) -> None:
+        """For the next daemon, if this one dies half way.  Where there is no room for it (a full
+        disk), the detach goes on: it is what may give the room back."""
+        try:
+            self._state.save(device.change_record(phase=phase))
+        except OverlayBDError as error:
+            logger.warning("%s: its record does not say that it is %s: %s", device.name, phase, error)
 
     def _fail_parked(self, device: Device) -> None:
         with self._table.lock:

@@ -9,11 +9,12 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disk import small_tmpfs
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower, Upper, load_image_config, save_image_config
 from tcmu_overlaybd.config.service_config import load_service_config
 from tcmu_overlaybd.config.upper_dir import same_lowers
-from tcmu_overlaybd.errors import FormatError, MissingError, OverlayBDError
+from tcmu_overlaybd.errors import FormatError, MissingError, NoSpaceError, OverlayBDError
 
 
 @pytest.fixture
@@ -144,3 +145,17 @@ def test_a_folder_whose_name_only_begins_alike_is_another_one(tmp_path):
     save_image_config(tmp_path / "x.json", ImageConfig(lowers=(neighbour,)))
     assert load_image_config(tmp_path / "x.json").layers == (neighbour,)
     assert json.loads((tmp_path / "x.json").read_text())["lowers"] == [{"file": neighbour.file}]
+
+
+def test_a_configuration_that_cannot_be_written_is_a_sentence_and_leaves_the_old_one(tmp_path):
+    with small_tmpfs(tmp_path / "small", "16k") as folder:
+        path = folder / "x.json"
+        save_image_config(path, ImageConfig(result_file="/old"))
+        with suppress(OSError):
+            (folder / "filler").write_bytes(bytes(1 << 20))
+        with pytest.raises(NoSpaceError, match=r"x\.json: cannot be written: No space left"):
+            save_image_config(path, ImageConfig(result_file="/new"))
+        assert load_image_config(path).result_file == "/old"
+        assert {file.name for file in folder.iterdir()} == {"x.json", "filler"}
+    with pytest.raises(MissingError, match="cannot be written"):
+        save_image_config(tmp_path / "no/x.json", ImageConfig())
