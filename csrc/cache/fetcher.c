@@ -266,14 +266,18 @@ bool fetch_promote(struct fetch_job *job, enum fetch_class class, uint64_t deadl
     struct origin *origin = job->origin;
     pthread_mutex_lock(&origin->fetcher->lock);
     bool is_in_time = job->state != FETCH_ENDED;
-    job->deadline_ns = max_u64(job->deadline_ns, deadline_ns);
+    bool was_guess = job->class == FETCH_READ_AHEAD && class == FETCH_DEMAND;
+    job->deadline_ns = was_guess ? deadline_ns : max_u64(job->deadline_ns, deadline_ns);
+    origin->fetcher->expire_ns = min_u64(origin->fetcher->expire_ns, job->deadline_ns);
     if (class < job->class && job->state == FETCH_PENDING) {
         list_remove(&job->link);
         list_append(&origin->pending[class], &job->link);
+        origin_hurry(origin, job->deadline_ns);
+    }
+    if (class < job->class) {
+        job->class = class;
         fetcher_wake(origin->fetcher);
     }
-    if (class < job->class)
-        job->class = class;
     pthread_mutex_unlock(&origin->fetcher->lock);
     return is_in_time;
 }

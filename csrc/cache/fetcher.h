@@ -95,8 +95,9 @@ void fetch_begin(struct origin *origin);
 /* True: done will not be called.  False: it was, or is just being. */
 bool fetch_cancel(struct fetch_job *job);
 /* Read-ahead that a reader has caught up with, or a reader with more time: it is of that
- * class from now on, unless it is more urgent already.  False: too late, it is done or
- * just being. */
+ * class from now on, unless it is more urgent already.  Nobody waited for read-ahead, so
+ * its deadline becomes the reader's, who is told in time what is wrong.  False: too late,
+ * it is done or just being. */
 bool fetch_promote(struct fetch_job *job, enum fetch_class class, uint64_t deadline_ns);
 
 /* The resolve queue (obd.h says what each does); threads of Python wait in next. */

@@ -133,6 +133,7 @@ class Attacher:
             flush_interval_ms=self._limits.flush_interval_ms,
             name=device.name,
             store=self._store,
+            deadline=until,
         )
 
     def _upper_folder(self, name: str, request: AttachRequest, config: ImageConfig | None) -> Path | None:

@@ -15,10 +15,13 @@ from tcmu_overlaybd.image import slow_files
 from tcmu_overlaybd.image.layer_place import LayerPlace, PlacedSource
 from tcmu_overlaybd.native.image import Layer
 from tcmu_overlaybd.native.source import Source, crc32c
+from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.remote.blob import RemoteBlob
 
-# How long opening waits for bytes that are not here; local files never make it wait.
-OPEN_TIMEOUT_MS = 60_000
+# How long opening waits for bytes that are not here, unless the caller says it; local
+# files never make it wait.
+OPEN_TIMEOUT_S = 60.0
+OPEN_TIMEOUT_MS = int(OPEN_TIMEOUT_S * 1000)  # of one read, for who looks at all of a layer
 HEADER_READ = lsmt.BLOCK_SIZE
 
 
@@ -65,6 +68,7 @@ class OpenSource:
     placed: PlacedSource  # the bytes as they are stored
     source: Source
     slow: Source | None  # tests only: to be made late once the index is read
+    deadline: Deadline  # of opening
     stack: ExitStack  # closes source and all below
 
     def open_index(self) -> Layer:
@@ -75,7 +79,7 @@ class OpenSource:
             index_offset=trailer.index_offset,
             nr_entries=trailer.index_size,
             virtual_size=trailer.virtual_size,
-            timeout_ms=OPEN_TIMEOUT_MS,
+            timeout_ms=_left_ms(self.deadline),
         )
         if self.slow is not None:
             self.slow.set_late(True)
@@ -95,16 +99,18 @@ class OpenSource:
         self.close()
 
 
-def open_layer_source(place: LayerPlace) -> OpenSource:
+def open_layer_source(place: LayerPlace, deadline: Deadline | None = None) -> OpenSource:
     """Opens the layer at place down to its LSMT bytes.
 
-    Raises what place.open does, FormatError or CorruptError for what is no sound sealed layer.
+    Raises what place.open does, FormatError or CorruptError for what is no sound sealed layer,
+    UnavailableError and TimeoutExpiredError when it does not come.
     """
+    deadline = deadline or Deadline.after(OPEN_TIMEOUT_S)
     with ExitStack() as stack:
         placed = place.open()
         stack.callback(placed.close)
         raw = source = placed.source
-        containers = _read_containers(raw, place.name)
+        containers = _read_containers(_Reader(raw, place.name, deadline))
         slow = None if place.path is None else slow_files.open_over(place.path, raw)
         source = raw if slow is None else stack.enter_context(slow)
         if containers.wrapper:
@@ -112,10 +118,10 @@ def open_layer_source(place: LayerPlace) -> OpenSource:
                 Source.slice(source, containers.wrapper.offset, containers.wrapper.size)
             )
         if containers.zfile_index:
-            source = stack.enter_context(_open_zfile(source, containers.zfile_index))
-        header, trailer = _read_lsmt_blocks(source, place.name)
+            source = stack.enter_context(_open_zfile(source, containers.zfile_index, deadline))
+        header, trailer = _read_lsmt_blocks(_Reader(source, place.name, deadline))
         file = LayerFile(place.name, containers, source.size, header, trailer)
-        return OpenSource(file, placed, source, slow, stack.pop_all())
+        return OpenSource(file, placed, source, slow, deadline, stack.pop_all())
 
 
 def read_layer_file(place: LayerPlace) -> LayerFile:
@@ -138,49 +144,61 @@ class OpenLayer:
             self.blob.close()
 
 
-def open_layer(place: LayerPlace) -> OpenLayer:
+def open_layer(place: LayerPlace, deadline: Deadline | None = None) -> OpenLayer:
     """The layer at place, its index read and checked; the caller closes it."""
-    with open_layer_source(place) as opened:
+    with open_layer_source(place, deadline) as opened:
         return OpenLayer(opened.file, opened.open_index(), opened.placed.take_blob())
 
 
-def _read_containers(raw: Source, name: str) -> Containers:
-    size, offset, wrapper = raw.size, 0, None
-    start = _read(raw, 0, min(HEADER_READ, size))
+@dataclass(frozen=True)
+class _Reader:
+    """Reads a source, named for messages, until the deadline."""
+
+    source: Source
+    name: str
+    deadline: Deadline
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.source.read(length, offset, _left_ms(self.deadline)) if length else b""
+
+
+def _left_ms(deadline: Deadline) -> int:
+    """What is here can be read even when nothing is left."""
+    return round(deadline.remaining() * 1000)
+
+
+def _read_containers(raw: _Reader) -> Containers:
+    whole = size = raw.source.size
+    offset, wrapper = 0, None
+    start = raw.read(0, min(HEADER_READ, size))
     if not (lsmt.is_lsmt(start) or zfile.is_zfile(start)):
-        wrapper = tar.detect(start, size, name)
+        wrapper = tar.detect(start, size, raw.name)
     if wrapper:
         size, offset = wrapper.size, wrapper.offset
-        start = _read(raw, offset, min(HEADER_READ, size))
+        start = raw.read(offset, min(HEADER_READ, size))
     if zfile.is_zfile(start):
-        return Containers(raw.size, wrapper, *_read_zfile_blocks(raw, name, start, offset, size))
+        return Containers(whole, wrapper, *_read_zfile_blocks(raw, start, offset, size))
     if not lsmt.is_lsmt(start):
         what = f"starts with {start[:8].hex()}" if start else "is empty"
-        raise FormatError(f"{name}: {what}: neither LSMT, ZFile nor a tar of one")
-    return Containers(raw.size, wrapper, None, None)
+        raise FormatError(f"{raw.name}: {what}: neither LSMT, ZFile nor a tar of one")
+    return Containers(whole, wrapper, None, None)
 
 
-def _read(raw: Source, offset: int, length: int) -> bytes:
-    return raw.read(length, offset, OPEN_TIMEOUT_MS) if length else b""
-
-
-def _read_zfile_blocks(
-    raw: Source, name: str, start: bytes, offset: int, size: int
-) -> tuple[zfile.Block, zfile.Block]:
+def _read_zfile_blocks(raw: _Reader, start: bytes, offset: int, size: int) -> tuple[zfile.Block, zfile.Block]:
     """Header, and the block that locates the jump table."""
-    header = zfile.parse_header(start[: zfile.BLOCK_SIZE], name, crc32c)
+    header = zfile.parse_header(start[: zfile.BLOCK_SIZE], raw.name, crc32c)
     if header.is_overwritten:
-        zfile.check_index(header, size, name)
+        zfile.check_index(header, size, raw.name)
         return header, header
     if size < 2 * zfile.BLOCK_SIZE:
-        raise CorruptError(f"{name}: a ZFile of {size} bytes has no trailer: it is cut short")
-    end = _read(raw, offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
-    trailer = zfile.parse_trailer(end, name, crc32c)
-    zfile.check_index(trailer, size, name)
+        raise CorruptError(f"{raw.name}: a ZFile of {size} bytes has no trailer: it is cut short")
+    end = raw.read(offset + size - zfile.BLOCK_SIZE, zfile.BLOCK_SIZE)
+    trailer = zfile.parse_trailer(end, raw.name, crc32c)
+    zfile.check_index(trailer, size, raw.name)
     return header, trailer
 
 
-def _open_zfile(below: Source, index: zfile.Block) -> Source:
+def _open_zfile(below: Source, index: zfile.Block, deadline: Deadline) -> Source:
     return Source.zfile(
         below,
         index_offset=index.index_offset,
@@ -190,21 +208,21 @@ def _open_zfile(below: Source, index: zfile.Block) -> Source:
         codec=index.codec,
         has_block_crc=index.has_block_crc,
         index_crc=index.index_crc if index.has_digest else None,
-        timeout_ms=OPEN_TIMEOUT_MS,
+        timeout_ms=_left_ms(deadline),
     )
 
 
-def _read_lsmt_blocks(source: Source, name: str) -> tuple[lsmt.Block, lsmt.Block]:
-    size = source.size
+def _read_lsmt_blocks(lsmt_bytes: _Reader) -> tuple[lsmt.Block, lsmt.Block]:
+    size, name = lsmt_bytes.source.size, lsmt_bytes.name
     if size < 2 * lsmt.BLOCK_SIZE:
         raise CorruptError(f"{name}: an LSMT layer of {size} bytes has no trailer: it is cut short")
-    header = lsmt.parse_layer_header(source.read(lsmt.BLOCK_SIZE, 0, OPEN_TIMEOUT_MS), name)
-    raw = source.read(lsmt.BLOCK_SIZE, size - lsmt.BLOCK_SIZE, OPEN_TIMEOUT_MS)
-    if not lsmt.is_lsmt(raw):
+    header = lsmt.parse_layer_header(lsmt_bytes.read(0, lsmt.BLOCK_SIZE), name)
+    end = lsmt_bytes.read(size - lsmt.BLOCK_SIZE, lsmt.BLOCK_SIZE)
+    if not lsmt.is_lsmt(end):
         why = (
             "it is cut short"
             if header.is_sealed
             else "it is cut short, or a writable layer that was never sealed"
         )
         raise CorruptError(f"{name}: there is no LSMT trailer in its last {lsmt.BLOCK_SIZE} bytes: {why}")
-    return header, lsmt.parse_layer_trailer(raw, size, name)
+    return header, lsmt.parse_layer_trailer(end, size, name)

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from tcmu_overlaybd.image.layer_file import OpenLayer, open_layer
+from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_S, OpenLayer, open_layer
 from tcmu_overlaybd.image.layer_place import LayerPlace
+from tcmu_overlaybd.registry.deadline import Deadline
 
 
 @dataclass
@@ -21,6 +22,17 @@ class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     nr_users: int = 0
     opened: OpenLayer | None = None
+
+    def open(self, place: LayerPlace, deadline: Deadline) -> OpenLayer:
+        """Who comes second waits for the first, but not longer than its own time."""
+        if not self.lock.acquire(timeout=deadline.remaining()):
+            raise deadline.expired(f"{place.name}: being opened by another image")
+        try:
+            if self.opened is None:
+                self.opened = open_layer(place, deadline)
+            return self.opened
+        finally:
+            self.lock.release()
 
 
 class SharedLayer:
@@ -44,17 +56,15 @@ class LayerTable:
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
-    def acquire(self, place: LayerPlace) -> SharedLayer:
+    def acquire(self, place: LayerPlace, deadline: Deadline | None = None) -> SharedLayer:
         """The layer at place, opened unless it is open.  Raises what open_layer does."""
         key = place.key()
+        deadline = deadline or Deadline.after(OPEN_TIMEOUT_S)
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             entry.nr_users += 1
         try:
-            with entry.lock:
-                if entry.opened is None:
-                    entry.opened = open_layer(place)
-                return SharedLayer(self, key, entry.opened)
+            return SharedLayer(self, key, entry.open(place, deadline))
         except BaseException:
             self.release(key)
             raise

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import FormatError, LimitError, MissingError, OverlayBDError, UnavailableError
+from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_S
 from tcmu_overlaybd.image.layer_place import BlobPlace, FilePlace, LayerPlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
 from tcmu_overlaybd.native.image import MAX_LAYERS
+from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.reference import RepoBlobUrl
 from tcmu_overlaybd.remote.store import BlobStore
 
@@ -52,12 +54,18 @@ def _blob_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> B
     return BlobPlace(store, RepoBlobUrl.parse(config.repo_blob_url), lower.digest, lower.size)
 
 
-def open_lowers(config: ImageConfig, store: BlobStore | None) -> list[SharedLayer]:
+def open_lowers(
+    config: ImageConfig, store: BlobStore | None, deadline: Deadline | None = None
+) -> list[SharedLayer]:
     """All layers of config, lowest first.  A failure closes those that were open by then."""
     lowers = config.layers
     if len(lowers) > MAX_LAYERS:
         raise LimitError(f"the image has {len(lowers)} lower layers, at most {MAX_LAYERS} can be stacked")
-    tasks = [_Task(number, lower, config, store) for number, lower in enumerate(lowers, 1)]
+    deadline = deadline or Deadline.after(OPEN_TIMEOUT_S)
+    tasks = [
+        _Task(f"layer {number} of {len(lowers)}", lower, config, store, deadline)
+        for number, lower in enumerate(lowers, 1)
+    ]
     patience = PATIENCE_S if all(task.is_local for task in tasks) else 0
     with ExitStack() as undo:
         opened: list[SharedLayer] = []
@@ -78,8 +86,11 @@ def lowers_size(layers: list[SharedLayer]) -> int:
 class _Task:
     """Opens one layer; its messages say which of the stack it is."""
 
-    def __init__(self, number: int, lower: Lower, config: ImageConfig, store: BlobStore | None) -> None:
-        self._name = f"layer {number} of {len(config.layers)}"
+    def __init__(
+        self, name: str, lower: Lower, config: ImageConfig, store: BlobStore | None, deadline: Deadline
+    ) -> None:
+        self._name = name
+        self._deadline = deadline
         with self._named_errors():
             self._place = lower_place(lower, config, store)
 
@@ -89,7 +100,7 @@ class _Task:
 
     def __call__(self) -> SharedLayer:
         with self._named_errors():
-            return LAYERS.acquire(self._place)
+            return LAYERS.acquire(self._place, self._deadline)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

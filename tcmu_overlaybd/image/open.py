@@ -24,6 +24,7 @@ from tcmu_overlaybd.image.upper_folder import remove_upper, with_upper_dir
 from tcmu_overlaybd.image.upper_pair import UpperPair, read_upper_pair, store_virtual_size
 from tcmu_overlaybd.native import image as native
 from tcmu_overlaybd.native.testing import is_test_build
+from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.remote.blob import RemoteBlob
 from tcmu_overlaybd.remote.store import BlobStore
 
@@ -82,20 +83,21 @@ def open_image(
     flush_interval_ms: int | None = None,
     name: str | None = None,
     store: BlobStore | None = None,
+    deadline: Deadline | None = None,
 ) -> OpenImage:
     """Opens the image that source names; source None is a blank disk.
 
     With upper_dir (which needs writable) writes go to the upper in that folder, made if
     absent with a disk of size bytes (None: that of the lowers); else to the upper of the
     configuration.  holder is how a process that is kept out is told of us.  Without a
-    store no layer may be a blob of a registry.
+    store no layer may be a blob of a registry; deadline is for what comes from there.
 
     Raises MissingError, AuthenticationError, UsageError, UnavailableError (a registry,
     TurboOCI), CorruptError, BusyError (the upper is held), JournalError, ReadOnlyError.
     """
     if upper_dir is not None and not writable:
         raise UsageError("an upper's folder is of use only to a writable image")
-    base = ImageConfig() if source is None else resolve_source(source, store)
+    base = ImageConfig() if source is None else resolve_source(source, store, deadline)
     options = _Options(
         name=name or _default_name(source),
         read_only=not writable,
@@ -105,7 +107,7 @@ def open_image(
         size=size or 0,
     )
     with ExitStack() as undo:
-        layers = open_lowers(base, store)
+        layers = open_lowers(base, store, deadline)
         for layer in layers:
             undo.callback(layer.close)
         config, made_dir = base, None

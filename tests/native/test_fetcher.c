@@ -178,6 +178,22 @@ TEST(promoted_read_ahead_is_demand)
     fixture_close(&fixture);
 }
 
+TEST(promoted_read_ahead_has_the_time_of_its_reader)
+{
+    struct noted_job first, ahead;
+    memset(&fixture, 0, sizeof fixture);
+    fixture_open_with(&fixture, &(struct obd_fetcher_params){.connections_per_host = 2, .proxy = ""});
+    PEER_SCRIPT(&fixture.peer, {.kind = ACT_WAIT}, {.kind = ACT_WAIT});
+    fetch_chunks(&fixture, &first, 0, 1, FETCH_READ_AHEAD);
+    peer_wait_for_requests(&fixture.peer, 1);
+    fetch_chunks(&fixture, &ahead, 50, 1, FETCH_READ_AHEAD);
+    fetch_promote(&ahead.job, FETCH_DEMAND, clock_deadline_ns(100));
+    all_failed(&ahead, 1, OBD_E_TIMEOUT, "in time");
+    peer_release(&fixture.peer);
+    all_came_right(&first, 1);
+    fixture_close(&fixture);
+}
+
 TEST(a_background_job_begins_only_when_nothing_else_of_its_host_runs)
 {
     struct noted_job ahead, later;
@@ -409,6 +425,7 @@ TEST_MAIN(T(a_chunk_comes_with_the_headers_that_the_resolver_gave), T(chunks_sid
           T(a_slow_host_is_asked_for_no_more_than_it_sends_in_a_quarter_of_a_second), T(a_connection_is_used_again),
           T(a_host_has_so_many_connections_and_no_more), T(read_ahead_that_hangs_keeps_no_demand_waiting),
           T(demand_goes_before_read_ahead_that_was_there_first), T(promoted_read_ahead_is_demand),
+          T(promoted_read_ahead_has_the_time_of_its_reader),
           T(a_background_job_begins_only_when_nothing_else_of_its_host_runs),
           T(a_background_job_that_hangs_keeps_nobody_waiting_but_the_next_of_its_kind),
           T(a_demand_range_takes_no_background_job_with_it), T(a_background_job_that_a_reader_wants_is_demand),

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tcmu_overlaybd.errors import UnavailableError
+from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.image.source import resolve_source
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.upload import Uploader
 from tests.nbd.serving import NbdProcess
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import ANNA, USERS
 from tests.registry.images import push_image, random_blob
-from tests.remote.image_store import make_stack, write_password
+from tests.remote.image_store import make_stack, store_in, write_password
 
 LAYER_BYTES = 1 << 20
 
@@ -230,3 +233,16 @@ def test_the_password_is_nowhere_to_be_read(password_registry, client_of, reposi
     for text in (command_line, stdout, stderr, *(path.read_text() for path in upper.glob("*.json"))):
         assert USERS["anna"] not in text
         assert basic not in text
+
+
+def test_a_configuration_whose_registry_is_down(tmp_path, client_of, stack):
+    """It is waited for as long as was given, and then said what it did."""
+    with DockerRegistry(tmp_path / "registry") as registry, store_in(tmp_path) as store:
+        push_image(client_of(registry.host), "t/x", stack[0])
+        config = resolve_source(f"{registry.host}/t/x", store)
+        registry.stop()
+        with pytest.raises(UnavailableError, match=r"^layer \d of 3: .*onnect") as refused:
+            open_image(config, store=store, deadline=Deadline.after(2))
+        assert "in time" not in str(refused.value)
+        registry.start()
+        open_image(config, store=store).close()
