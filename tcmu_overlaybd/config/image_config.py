@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from tcmu_overlaybd.config.download_config import DownloadConfig
 from tcmu_overlaybd.config.json_file import read_json, write_json
 
 Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -51,12 +52,17 @@ class ImageConfig(msgspec.Struct, frozen=True, rename="camel"):
     result_file: str = ""
     acceleration_layer: bool = False
     record_trace_path: str = ""
+    download: DownloadConfig | msgspec.UnsetType | None = msgspec.UNSET  # instead of the service's
 
     @property
     def layers(self) -> tuple[Lower, ...]:
         """The lowers that hold data, lowest first: a trace layer on top is none."""
         lowers = self.lowers or ()
         return lowers[:-1] if self.acceleration_layer else lowers
+
+    @property
+    def own_download(self) -> DownloadConfig | None:
+        return self.download if isinstance(self.download, DownloadConfig) else None
 
     @property
     def writable(self) -> Upper | None:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from tcmu_overlaybd.config.download_config import DownloadConfig
 from tcmu_overlaybd.config.json_file import read_json
 from tcmu_overlaybd.errors import UnavailableError
 
@@ -75,6 +76,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     cert_config: CertConfig = CertConfig()
     credential_file_path: str = ""
     credential_config: CredentialConfig = CredentialConfig()
+    download: DownloadConfig = DownloadConfig()
     insecure_registries: tuple[str, ...] = ()
     user_agent: str = ""
 

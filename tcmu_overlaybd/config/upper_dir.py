@@ -43,6 +43,7 @@ class UpperDir:
             repo_blob_url=base.repo_blob_url,
             lowers=tuple(base.layers),
             upper=Upper(index=str(self.index.absolute()), data=str(self.data.absolute())),
+            download=base.download,
         )
         save_image_config(self.config, config)
         return config

@@ -62,6 +62,7 @@ class Attacher:
         self._core = resources.core
         self._limits = resources.limits
         self._store = resources.store
+        self._downloads = resources.downloads
 
     def attach(self, request: AttachRequest) -> DeviceStatus:
         """Returns when the disk can be read; leaves nothing behind when it raises."""
@@ -84,6 +85,7 @@ class Attacher:
             self._state.save(device.change_record(phase="attached", disk=report.disk))
             self._table.set_state(device, "ready")
             undo.pop_all()
+        served.start_download(self._downloads, self._store)
         log_steps(device, report)
         with self._table.lock:
             return device.status()

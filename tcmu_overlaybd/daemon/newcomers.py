@@ -55,6 +55,7 @@ class Newcomers:
         self._core = resources.core
         self._limits = resources.limits
         self._store = resources.store
+        self._downloads = resources.downloads
         self._tcmu = tcmu
         self.pool = ThreadPoolExecutor(MAX_OPENING, "open-image")
 
@@ -137,6 +138,7 @@ class Newcomers:
         if not self._table.serve_opened(device, served):
             served.close(CLOSE_TIMEOUT_S)  # it is being detached by now
             return
+        served.start_download(self._downloads, self._store)
         write_result(config, "success")
         logger.info("%s: its image is open: %d bytes", device.name, served.size)
         if device.said_not_ready:

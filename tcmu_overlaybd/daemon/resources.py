@@ -9,6 +9,7 @@ from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.native.core import Core
+from tcmu_overlaybd.remote.download import Downloads
 from tcmu_overlaybd.remote.store import BlobStore
 
 
@@ -20,3 +21,4 @@ class Resources:
     core: Core
     limits: DeviceConfig
     store: BlobStore
+    downloads: Downloads

@@ -9,11 +9,14 @@ from pathlib import Path
 from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.closing import Closing
 from tcmu_overlaybd.daemon.commit import Commits
+from tcmu_overlaybd.daemon.download import DeviceDownload
 from tcmu_overlaybd.errors import MissingError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.image.commit import commit_open_image
 from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
+from tcmu_overlaybd.remote.download import DownloadProgress, Downloads
+from tcmu_overlaybd.remote.store import BlobStore
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class ServedImage:
         self.opened = opened
         self._name = name
         self._commits = Commits(name)
+        self._download = DeviceDownload(name)
         self._waits_for = ""  # what a close that is late waits for
 
     @property
@@ -61,6 +65,14 @@ class ServedImage:
         except MissingError:
             return 0, 0
         return stats.unflushed_bytes, stats.replayed
+
+    def start_download(self, downloads: Downloads, store: BlobStore) -> None:
+        """Its blobs become local files, some time; see daemon/download.py."""
+        self._download.start(self.opened, downloads, store)
+
+    def download_progress(self) -> DownloadProgress | None:
+        """None: nothing is downloaded."""
+        return self._download.progress()
 
     def commit(self, output: Path, options: LayerOptions) -> WrittenLayer:
         """Writes the upper, as it is now, as a layer; the image stays in use.
@@ -91,6 +103,7 @@ class ServedImage:
             logger.warning("%s: closing it again: %s", self.opened.name, error)
 
     def _close(self, timeout_s: float, close_image: Callable[[], None]) -> None:
+        self._download.stop()
         closing = Closing(self._name, lambda: self._close_patiently(close_image))
         closing.wait(timeout_s, lambda: self._waits_for)
 

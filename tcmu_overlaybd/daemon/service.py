@@ -41,11 +41,13 @@ from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.native.hub import Hub
 from tcmu_overlaybd.native.process import guard_memory
 from tcmu_overlaybd.native.tcmu import Tcmu
+from tcmu_overlaybd.remote.download import Downloads
 from tcmu_overlaybd.remote.settings import settings_of
 from tcmu_overlaybd.remote.store import BlobStore
 
 logger = logging.getLogger(__name__)
 
+DOWNLOADS_TIMEOUT_S = 5.0  # to stop; they have been told to when their images closed
 DESCRIPTION = "overlaybd/<path of config.v1.json>[;<device id>]"
 
 
@@ -63,7 +65,8 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         guard_from_reclaim()
         stack.enter_context(LogPump())
         store = stack.enter_context(BlobStore(replace(settings_of(config), has_stand_in=False)))
-        resources = open_resources(stack.enter_context(Core.open()), store, folders, config)
+        downloads = Downloads(config.download, free_floor=config.cache.free_floor)
+        resources = open_resources(stack.enter_context(Core.open()), store, downloads, folders, config)
         tcmu = stack.enter_context(Tcmu())
         stack.enter_context(Answers(tcmu, resources.table))
         newcomers = Newcomers(resources, tcmu)
@@ -75,16 +78,19 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             server.start()
             logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
             notify("READY=1")
-            is_closed = MainLoop(hub).run(lambda: stop(server, devices))
+            is_closed = MainLoop(hub).run(lambda: stop(server, devices, downloads))
         except BaseException:
             devices.stop()  # the hub may have told of devices by then
+            downloads.close(DOWNLOADS_TIMEOUT_S)
             raise
         if not is_closed:
             stack.pop_all()  # what hangs would be waited for
         return is_closed
 
 
-def open_resources(core: Core, store: BlobStore, folders: Folders, config: ServiceConfig) -> Resources:
+def open_resources(
+    core: Core, store: BlobStore, downloads: Downloads, folders: Folders, config: ServiceConfig
+) -> Resources:
     """Every device that the state folder knows is expected: the hub is about to find it."""
     check_not_ours(folders.state, "the state folder")
     state = State(folders.state)
@@ -96,6 +102,7 @@ def open_resources(core: Core, store: BlobStore, folders: Folders, config: Servi
         core=core,
         limits=config.device,
         store=store,
+        downloads=downloads,
     )
 
 
@@ -107,12 +114,13 @@ def guard_from_reclaim() -> None:
         logger.warning("%s; when memory is short, the machine may hang on our own disks", error)
 
 
-def stop(server: ControlServer, devices: Devices) -> bool:
-    """Whether every ring and image could be closed."""
+def stop(server: ControlServer, devices: Devices, downloads: Downloads) -> bool:
+    """Whether every ring and image could be closed, and no download hangs in its disk."""
     logger.info("stopping")
     notify("STOPPING=1")
     server.stop()
-    return devices.stop()
+    is_closed = devices.stop()
+    return downloads.close(DOWNLOADS_TIMEOUT_S) and is_closed
 
 
 def take_lock(path: Path) -> IO[str]:

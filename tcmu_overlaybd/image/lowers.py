@@ -15,11 +15,13 @@ from tcmu_overlaybd.image.layer_place import BlobPlace, FilePlace, LayerPlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
 from tcmu_overlaybd.native.image import MAX_LAYERS
 from tcmu_overlaybd.registry.deadline import Deadline
-from tcmu_overlaybd.registry.reference import RepoBlobUrl
+from tcmu_overlaybd.registry.reference import RepoBlobUrl, is_digest
+from tcmu_overlaybd.remote.blob_download import WantedBlob
+from tcmu_overlaybd.remote.partial_file import COMMIT_NAME
 from tcmu_overlaybd.remote.store import BlobStore
 
 # What lies in a lower's ``dir``, in the order of spec/config.md section 2.
-CANDIDATES = ("overlaybd.commit", ".commit", "overlaybd.sealed")
+CANDIDATES = (COMMIT_NAME, ".commit", "overlaybd.sealed")
 
 # A warm local layer opens in less time than a thread starts; when that much has passed,
 # a disk is slow, and the layers that are left are opened side by side.  Blobs of a registry
@@ -38,6 +40,8 @@ def lower_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> L
     # An empty dir would mean the root folder, as it does in the reference.
     candidates = [Path(lower.file)] if lower.file else []
     candidates += [Path(lower.dir) / name for name in CANDIDATES] if lower.dir else []
+    if store is not None and is_digest(lower.digest):
+        candidates.append(store.layer_folder(lower.digest) / COMMIT_NAME)
     for path in candidates:
         if path.exists():
             return FilePlace(path)
@@ -46,6 +50,20 @@ def lower_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> L
     if candidates:
         raise MissingError(f"{candidates[0]}: no such layer file")
     raise FormatError("the configuration names neither a file, a dir nor a blob for it")
+
+
+def whole_blobs(config: ImageConfig, layers: Sequence[SharedLayer], store: BlobStore) -> list[WantedBlob]:
+    """For background download: those of layers that are blobs, and the folders that ``lower_place``
+    will look into when they are opened the next time."""
+    return [
+        WantedBlob(
+            layer.blob.source,
+            lower.digest,
+            Path(lower.dir) if lower.dir else store.layer_folder(lower.digest),
+        )
+        for lower, layer in zip(config.layers, layers, strict=True)
+        if layer.blob is not None
+    ]
 
 
 def _blob_place(lower: Lower, config: ImageConfig, store: BlobStore | None) -> BlobPlace:

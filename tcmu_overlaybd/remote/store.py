@@ -97,6 +97,10 @@ class BlobStore:
             engine = self._engine
         return engine.open_blob(BlobOrigin(client, repository.repository, digest), repository, digest, size)
 
+    def layer_folder(self, digest: str) -> Path:
+        """Where a whole blob is kept that has no folder of its own (background download)."""
+        return self.settings.folder / "layers" / digest.partition(":")[2]
+
     def cache_stats(self) -> CacheStats | None:
         """None as long as nothing was wanted of it."""
         with self._lock:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tcmu_overlaybd.config.download_config import DownloadConfig
 from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.closing import Closing
 from tcmu_overlaybd.daemon.device import Device
@@ -24,6 +25,7 @@ from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import mem, testing
 from tcmu_overlaybd.native.core import CommandKind, Core
+from tcmu_overlaybd.remote.download import Downloads
 from tcmu_overlaybd.remote.settings import StoreSettings
 from tcmu_overlaybd.remote.store import BlobStore
 
@@ -134,6 +136,7 @@ def resources(core, tmp_path):
         core=core,
         limits=DeviceConfig(),
         store=BlobStore(StoreSettings(folder=tmp_path / "cache")),
+        downloads=Downloads(DownloadConfig()),
     )
 
 
