@@ -12,26 +12,27 @@ raises, with ``HOST/REPOSITORY: operation`` in front:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from tcmu_overlaybd.errors import CorruptError, TransientError, UnavailableError
+from tcmu_overlaybd.errors import CorruptError, UnavailableError
 from tcmu_overlaybd.registry.auth import Authorization, Scope
+from tcmu_overlaybd.registry.blob_fetch import BlobStart, Download, Fetch, Progress, RangeRead, RemoteBlob
 from tcmu_overlaybd.registry.challenge import parse_challenges
 from tcmu_overlaybd.registry.conversation import Conversation
 from tcmu_overlaybd.registry.credentials import CredentialSource, NoCredentials
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.media_types import MANIFESTS_ACCEPTED
 from tcmu_overlaybd.registry.reference import is_digest
-from tcmu_overlaybd.registry.refusals import status_error
+from tcmu_overlaybd.registry.refusals import require_status
 from tcmu_overlaybd.registry.retry import RetryPolicy
 from tcmu_overlaybd.registry.transport import Transport
 from tcmu_overlaybd.registry.wire import HttpReply, HttpRequest, Wire
 
 MAX_MANIFEST = 4 << 20  # bytes: what registries themselves take
 
-Progress = Callable[[int, int], None]  # done, total; bytes
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class RegistryClient:
         request = HttpRequest("GET", "/v2/")
 
         def consume(reply: HttpReply) -> None:
-            _require(reply, 200, what)
+            require_status(reply, 200, what)
             reply.discard()
 
         self.conversation.answer(lambda: request, consume, (), deadline, what)
@@ -99,7 +100,7 @@ class RegistryClient:
         request = HttpRequest("GET", f"/v2/{repository}/manifests/{target}", {"Accept": MANIFESTS_ACCEPTED})
 
         def consume(reply: HttpReply) -> RawManifest:
-            _require(reply, 200, what)
+            require_status(reply, 200, what)
             body = reply.read(MAX_MANIFEST)
             promised = target if is_digest(target) else reply.headers.get("Docker-Content-Digest", "")
             digest = require_digest(body, promised, what)
@@ -121,7 +122,7 @@ class RegistryClient:
             if reply.status == 404:
                 reply.discard()
                 return None
-            _require(reply, 200, what)
+            require_status(reply, 200, what)
             reply.discard()
             length = reply.headers.get("Content-Length", "")
             if not length.isdecimal():
@@ -137,7 +138,7 @@ class RegistryClient:
         request = HttpRequest("GET", f"/v2/{repository}/blobs/{digest}")
 
         def consume(reply: HttpReply) -> bytes:
-            _require(reply, 200, what)
+            require_status(reply, 200, what)
             body = reply.read(limit)
             require_digest(body, digest, what)
             return body
@@ -152,18 +153,32 @@ class RegistryClient:
         write: Callable[[bytes], object],
         deadline: Deadline,
         *,
+        have: BlobStart | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Gives a blob of size bytes to write, in order; after a cut it goes on where it was.
 
-        The digest is known to be right only when this returns: what was written before
-        an exception is to be thrown away.
+        have: the bytes at its start that the caller has by now.  The digest is known to be
+        right only when this returns: what was written before an exception is unproved, and
+        what was written before CorruptError is to be thrown away.
         """
-        what = f"{self.host}/{repository}: blob {digest}"
-        download = _Download(what, f"/v2/{repository}/blobs/{digest}", size, write, progress)
-        scopes = (Scope(repository),)
-        self.conversation.answer(download.request, download.consume, scopes, deadline, what)
-        download.require_digest(digest)
+        blob = self._blob(repository, digest)
+        download = Download(blob, size, write, have or BlobStart(), progress)
+        if not download.is_complete:
+            self._fetch(blob, download, deadline)
+        download.require_digest()
+
+    def read_blob(self, repository: str, digest: str, offset: int, length: int, deadline: Deadline) -> bytes:
+        """length bytes of a blob from offset on; they cannot be held against its digest."""
+        blob = self._blob(repository, digest)
+        return self._fetch(blob, RangeRead(blob, offset, length), deadline)
+
+    def _blob(self, repository: str, digest: str) -> RemoteBlob:
+        return RemoteBlob(f"{self.host}/{repository}: blob {digest}", repository, digest)
+
+    def _fetch(self, blob: RemoteBlob, fetch: Fetch[T], deadline: Deadline) -> T:
+        scopes = (Scope(blob.repository),)
+        return self.conversation.answer(fetch.request, fetch.consume, scopes, deadline, blob.name)
 
     # -- for those who fetch by themselves (the data plane)
 
@@ -187,68 +202,9 @@ class RegistryClient:
         return self.conversation.tokens.challenged(parse_challenges(header), scopes, refused, deadline)
 
 
-class _Download:
-    """A blob on its way: how far it is, over all attempts."""
-
-    def __init__(
-        self, what: str, url: str, size: int, write: Callable[[bytes], object], progress: Progress | None
-    ) -> None:
-        self._what = what
-        self._url = url
-        self._size = size
-        self._write = write
-        self._progress = progress
-        self._done = 0
-        self._hash = hashlib.sha256()
-
-    def request(self) -> HttpRequest:
-        headers = {"Range": f"bytes={self._done}-"} if 0 < self._done < self._size else {}
-        return HttpRequest("GET", self._url, headers)
-
-    def consume(self, reply: HttpReply) -> None:
-        """Takes what is new to us of the body."""
-        skip = self._done - self._begin_of(reply)
-        for piece in reply.chunks():
-            fresh = piece[min(skip, len(piece)) :]
-            skip -= len(piece) - len(fresh)
-            self._take(fresh)
-        if self._done < self._size:
-            raise TransientError(f"{self._what}: ended after {self._done} of {self._size} bytes")
-
-    def require_digest(self, digest: str) -> None:
-        found = f"sha256:{self._hash.hexdigest()}"
-        if found != digest:
-            raise CorruptError(f"{self._what}: what came has the digest {found}")
-
-    def _take(self, piece: bytes) -> None:
-        if len(piece) > self._size - self._done:
-            raise CorruptError(f"{self._what}: longer than its {self._size} bytes")
-        self._hash.update(piece)
-        self._write(piece)
-        self._done += len(piece)
-        if self._progress is not None:
-            self._progress(self._done, self._size)
-
-    def _begin_of(self, reply: HttpReply) -> int:
-        """The offset in the blob at which a reply's body begins."""
-        if reply.status != 206:
-            _require(reply, 200, self._what)
-            return 0
-        said = reply.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", said.strip())
-        if match is None or int(match[1]) != self._done:
-            raise UnavailableError(f"{self._what}: bytes from {self._done} were asked, {said!r} came")
-        return self._done
-
-
 def require_digest(body: bytes, promised: str, what: str) -> str:
     """The digest of body; CorruptError when another sha256 was promised (other kinds are not compared)."""
     found = f"sha256:{hashlib.sha256(body).hexdigest()}"
     if is_digest(promised) and promised != found:
         raise CorruptError(f"{what}: {len(body)} bytes came with the digest {found}, not {promised}")
     return found
-
-
-def _require(reply: HttpReply, status: int, what: str) -> None:
-    if reply.status != status:
-        raise status_error(reply, what)

@@ -56,6 +56,12 @@ def status_error(reply: HttpReply, what: str) -> OverlayBDError:
     return kind(f"{what}: {sentence} ({said})")
 
 
+def require_status(reply: HttpReply, status: int, what: str) -> None:
+    """Raises the exception for any other status."""
+    if reply.status != status:
+        raise status_error(reply, what)
+
+
 def quoted(body: bytes) -> str:
     """The first error that a body in the registry's form names, fit for a sentence; "" without one."""
     try:

@@ -33,12 +33,13 @@ from tcmu_overlaybd.errors import (
     UnavailableError,
 )
 from tcmu_overlaybd.registry.auth import Scope
+from tcmu_overlaybd.registry.blob_fetch import Progress
 from tcmu_overlaybd.registry.blob_sources import BlobSource
-from tcmu_overlaybd.registry.client import Progress, RegistryClient
+from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.kept_uploads import KeptUpload, KeptUploads
 from tcmu_overlaybd.registry.redirects import redirect_url
-from tcmu_overlaybd.registry.refusals import status_error
+from tcmu_overlaybd.registry.refusals import require_status, status_error
 from tcmu_overlaybd.registry.wire import HttpReply, HttpRequest
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Uploader:
         request = HttpRequest("PUT", url, {"Content-Type": media_type}, body)
 
         def consume(reply: HttpReply) -> None:
-            _require(reply, 201, what)
+            require_status(reply, 201, what)
             reply.discard()
 
         self.conversation.answer(lambda: request, consume, (self.scope,), deadline, what)
@@ -290,8 +291,3 @@ class UploadSession:
         """How many bytes a reply says there are, by ``Range: 0-b``; None when it says nothing."""
         match = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", reply.headers.get("Range", "").strip())
         return None if match is None else int(match[1]) + 1
-
-
-def _require(reply: HttpReply, status: int, what: str) -> None:
-    if reply.status != status:
-        raise status_error(reply, what)
