@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "layer": Entry("tcmu_overlaybd.cli.layer", "layer", "Create a writable layer, look into a layer file."),
-    "image": Entry("tcmu_overlaybd.cli.image", "image", "Export, import, commit, merge, verify images."),
+    "image": Entry("tcmu_overlaybd.cli.image", "image", "Import, export, commit, merge, verify, push, pull."),
     "cache": Entry("tcmu_overlaybd.cli.cache", "cache", "List, shrink and check the cache of blobs."),
     "serve": Entry("tcmu_overlaybd.cli.serve", "serve", "Run the daemon that disks need, in the foreground."),
     "attach": Entry("tcmu_overlaybd.cli.device", "attach", "Make a disk, /dev/sdX, of an image."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tcmu_overlaybd.cli.image_transfer import pull, push
 from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
 from tcmu_overlaybd.cli.progress import progress_bar
 from tcmu_overlaybd.cli.store import open_store
@@ -107,11 +108,15 @@ def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool)
 
 @click.group()
 def image() -> None:
-    """Export, import, commit, merge, verify images.
+    """Import, export, commit, merge, verify, push, pull images.
 
     SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), a configuration
     (config.v1.json), or layer files, the lowest first.
     """
+
+
+image.add_command(push)
+image.add_command(pull)
 
 
 @image.command()

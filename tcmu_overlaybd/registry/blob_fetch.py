@@ -53,6 +53,10 @@ class BlobStart:
         self.hash.update(piece)
         self.size += len(piece)
 
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.hash.hexdigest()}"
+
 
 class Download:
     """All of a blob, given to write in order: how far it is, over all attempts, is in have."""
@@ -70,13 +74,14 @@ class Download:
         self._write = write
         self._have = have
         self._progress = progress
+        self._require_fit(have.size)
 
     @property
     def is_complete(self) -> bool:
         return self._have.size == self._size
 
     def request(self) -> HttpRequest:
-        headers = {"Range": f"bytes={self._have.size}-"} if 0 < self._have.size < self._size else {}
+        headers = {"Range": f"bytes={self._have.size}-"} if self._have.size else {}
         return HttpRequest("GET", self._blob.url, headers)
 
     def consume(self, reply: HttpReply) -> None:
@@ -90,17 +95,19 @@ class Download:
             raise TransientError(f"{self._blob.name}: ended after {self._have.size} of {self._size} bytes")
 
     def require_digest(self) -> None:
-        found = f"sha256:{self._have.hash.hexdigest()}"
-        if found != self._blob.digest:
-            raise CorruptError(f"{self._blob.name}: what came has the digest {found}")
+        if self._have.digest != self._blob.digest:
+            raise CorruptError(f"{self._blob.name}: what came has the digest {self._have.digest}")
 
     def _take(self, piece: bytes) -> None:
-        if len(piece) > self._size - self._have.size:
-            raise CorruptError(f"{self._blob.name}: longer than its {self._size} bytes")
+        self._require_fit(self._have.size + len(piece))
         self._write(piece)
         self._have.add(piece)
         if self._progress is not None:
             self._progress(self._have.size, self._size)
+
+    def _require_fit(self, size: int) -> None:
+        if size > self._size:
+            raise CorruptError(f"{self._blob.name}: longer than its {self._size} bytes")
 
 
 class RangeRead:

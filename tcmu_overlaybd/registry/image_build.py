@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tcmu_overlaybd.registry import overlaybd_layers as keys
@@ -31,11 +31,29 @@ class BuiltImage:
     config_digest: str
 
 
-def build_image(
-    layers: Sequence[RemoteLayer], platform: Platform, family: Family = DOCKER, comment: str = ""
-) -> BuiltImage:
+@dataclass(frozen=True)
+class ImageBase:
+    """What a new image takes over: the family, and the configuration of the image below it.
+
+    nr_layers: how many of the new image's layers are that one's.
+    """
+
+    family: Family
+    config: Mapping[str, object] = field(repr=False)
+    nr_layers: int = 0
+
+    @classmethod
+    def blank(cls, platform: Platform, family: Family = DOCKER) -> ImageBase:
+        config: Json = {"architecture": platform.architecture, "os": platform.os}
+        if platform.variant:
+            config["variant"] = platform.variant
+        return cls(family, {**config, "config": {}})
+
+
+def build_image(layers: Sequence[RemoteLayer], base: ImageBase, comment: str = "") -> BuiltImage:
     """The image of layers, lowest first.  comment goes into the history, for people."""
-    config = _encode(_config(layers, platform, comment))
+    family = base.family
+    config = _encode(_config(layers, base, comment))
     config_digest = _digest(config)
     manifest = _encode(
         {
@@ -48,18 +66,17 @@ def build_image(
     return BuiltImage(family.manifest, manifest, _digest(manifest), config, config_digest)
 
 
-def _config(layers: Sequence[RemoteLayer], platform: Platform, comment: str) -> Json:
-    history: Json = {"created_by": "tcmu-overlaybd image push"}
+def _config(layers: Sequence[RemoteLayer], base: ImageBase, comment: str) -> Json:
+    """The base's, of which only what tells about layers is changed."""
+    step: Json = {"created_by": "tcmu-overlaybd image push"}
     if comment:
-        history["comment"] = comment
-    config: Json = {"architecture": platform.architecture, "os": platform.os}
-    if platform.variant:
-        config["variant"] = platform.variant
+        step["comment"] = comment
+    steps = base.config.get("history")
+    before = list(steps) if isinstance(steps, list) else []
     return {
-        **config,
-        "config": {},
+        **base.config,
         "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
-        "history": [history for _ in layers],
+        "history": before + [step] * (len(layers) - base.nr_layers),
     }
 
 

@@ -11,7 +11,8 @@ A blob goes up in chunks, so that a broken connection costs one of them::
 
 Where a session goes on is said by the registry with each answer, on any host it likes;
 proof of who we are goes to the registry only.  With KeptUploads a session also outlives
-the process that began it.
+the process that began it; docker-registry 2 goes on with one that ended between two
+chunks, and forgets one that was cut within a chunk.
 """
 
 from __future__ import annotations
@@ -82,6 +83,21 @@ class Uploader:
     @property
     def start_url(self) -> str:
         return f"/v2/{self._repository}/blobs/uploads/"
+
+    def check(self, target: str, deadline: Deadline) -> None:
+        """Finds out at the price of one request that the registry is there and knows us.
+
+        Raises UnavailableError or AuthenticationError; whether target exists does not matter.
+        """
+        what = f"{self.name}: looking for {target}"
+        request = HttpRequest("HEAD", f"/v2/{self._repository}/manifests/{target}")
+
+        def consume(reply: HttpReply) -> None:
+            if reply.status != HTTPStatus.NOT_FOUND:
+                require_status(reply, HTTPStatus.OK, what)
+            reply.discard()
+
+        self.conversation.answer(lambda: request, consume, (self.scope,), deadline, what)
 
     def has_blob(self, digest: str, deadline: Deadline) -> bool:
         return self._client.head_blob(self._repository, digest, deadline, scope=self.scope) is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tcmu_overlaybd.registry.blob_sources import BytesBlob
 from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
-from tcmu_overlaybd.registry.image_build import BuiltImage, build_image
+from tcmu_overlaybd.registry.image_build import BuiltImage, ImageBase, build_image
 from tcmu_overlaybd.registry.media_types import DOCKER, Family
 from tcmu_overlaybd.registry.overlaybd_layers import RemoteLayer
 from tcmu_overlaybd.registry.platforms import Platform
@@ -45,7 +45,8 @@ def push_image(
     uploader = Uploader(client, repository)
     for blob in blobs:
         uploader.upload(blob.digest, BytesBlob(blob.data), deadline)
-    image = build_image([blob.layer for blob in blobs], platform or Platform.here(), family)
+    base = ImageBase.blank(platform or Platform.here(), family)
+    image = build_image([blob.layer for blob in blobs], base)
     uploader.upload(image.config_digest, BytesBlob(image.config), deadline)
     uploader.put_manifest(tag, image.media_type, image.manifest, deadline)
     return image

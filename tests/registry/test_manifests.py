@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tcmu_overlaybd.errors import FormatError, MissingError, OverlayBDError, UnavailableError, UsageError
 from tcmu_overlaybd.registry.client import RawManifest
-from tcmu_overlaybd.registry.image_build import build_image
+from tcmu_overlaybd.registry.image_build import ImageBase, build_image
 from tcmu_overlaybd.registry.image_lookup import choose, find_image
 from tcmu_overlaybd.registry.manifests import Descriptor, Index, Manifest, PlatformRecord, parse_manifest
 from tcmu_overlaybd.registry.media_types import DOCKER, OCI
@@ -270,7 +270,7 @@ LAYERS = [RemoteLayer(DIGESTS[1], 11), RemoteLayer(DIGESTS[2], 12, "xfs"), Remot
 
 @pytest.mark.parametrize("family", [DOCKER, OCI], ids=["docker", "OCI"])
 def test_what_is_built_is_recognised(family):
-    built = build_image(LAYERS, ARM64, family, "why")
+    built = build_image(LAYERS, ImageBase.blank(ARM64, family), "why")
     document = parse_manifest(RawManifest(family.manifest, built.manifest_digest, built.manifest), "w")
     assert list(recognise(document, "w").layers) == LAYERS
     assert {layer.media_type for layer in document.layers} == {family.layer}
@@ -282,6 +282,7 @@ def test_what_is_built_is_recognised(family):
 
 
 def test_the_same_layers_give_the_same_bytes():
-    assert build_image(LAYERS, AMD64) == build_image(tuple(LAYERS), AMD64)
+    base = ImageBase.blank(AMD64)
+    assert build_image(LAYERS, base) == build_image(tuple(LAYERS), base)
     digest = "sha256:080395937f496295"
-    assert build_image(LAYERS, AMD64).manifest_digest[: len(digest)] == digest
+    assert build_image(LAYERS, base).manifest_digest[: len(digest)] == digest

@@ -309,7 +309,7 @@ def test_nothing_is_kept_of_what_is_done(server, registry, keeping, tmp_path, so
 @pytest.mark.parametrize(
     "fault",
     [Forgets(), faults.Status(400), faults.Status(403), faults.Status(500), faults.HangUp()],
-    ids=repr,
+    ids=["404", "400", "403", "500", "hang-up"],
 )
 def test_a_kept_session_that_is_gone_begins_anew(server, registry, keeping, soon, fault):
     break_off(keeping(server.host), soon)
