@@ -5,7 +5,8 @@ until its deadline.  So a thread listens, too, and ends such waits; then the com
 goes the way of every KeyboardInterrupt, and cleans up behind itself.
 
 Commands that listen to signals themselves (``nbd``, ``serve``) are not disturbed: the
-signals of their time are not heard here.
+signals of their time are not heard here, unless they ask for it by an ``interruptible``
+of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tcmu_overlaybd.cli.stop_signals import SIGNALS
+
 STOPPED = 0  # no signal has this number
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While it lasts, Ctrl-C ends waits in C.  Does nothing outside of the main thread."""
+    """While it lasts, Ctrl-C (or another signal that has a handler) ends waits in C.  Does
+    nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -45,7 +49,7 @@ def interruptible() -> Iterator[None]:
 def listen(read_fd: int) -> None:
     while True:
         numbers = os.read(read_fd, 64)
-        if signal.SIGINT in numbers:
+        if set(numbers) & set(SIGNALS):
             interrupt_waits(True)
         if STOPPED in numbers:
             return

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from tcmu_overlaybd.cli.interrupt import interruptible
 from tcmu_overlaybd.cli.options import PROGRAM, log, verbosity
 from tcmu_overlaybd.cli.stop_signals import StopSignals
 from tcmu_overlaybd.cli.store import open_store
@@ -67,15 +68,16 @@ def nbd(
     """
     testing.arm_from_environment()
     with LogPump(), StopSignals() as signals, socket_at(socket_path) as path, open_store() as store:
-        opened = open_image(
-            source,
-            writable=writable,
-            upper_dir=upper_dir,
-            size=size,
-            drop_unflushed=drop_unflushed,
-            holder=f"{PROGRAM} nbd",
-            store=store,
-        )
+        with signals.interrupting(), interruptible():  # a registry may be slow, or dead
+            opened = open_image(
+                source,
+                writable=writable,
+                upper_dir=upper_dir,
+                size=size,
+                drop_unflushed=drop_unflushed,
+                holder=f"{PROGRAM} nbd",
+                store=store,
+            )
         if writable and opened.image.is_read_only:
             log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)
         with serve_image(opened, path, io_timeout_ms=int(timeout * 1000)) as server:

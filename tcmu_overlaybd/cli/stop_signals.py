@@ -10,6 +10,8 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
@@ -21,6 +23,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         self._received: int | None = None
+        self._does_raise = False
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._fd_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -43,5 +46,18 @@ class StopSignals:
                 os.read(self._read_fd, 512)  # the byte of some other signal also wakes us
         return True
 
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """While it lasts, one of the signals raises KeyboardInterrupt: for what does not wait here."""
+        self._does_raise = True
+        try:
+            if self._received is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._does_raise = False
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._received = number
+        if self._does_raise:
+            raise KeyboardInterrupt

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,29 @@ def test_ctrl_c_ends_a_command_whose_data_never_comes_and_leaves_nothing(command
         finally:
             waiting.kill()
     assert [path.name for path in tmp_path.iterdir()] == ["dead.layer"]
+
+
+@pytest.fixture
+def silent_registry() -> Iterator[str]:
+    """Takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [["nbd"], ["image", "info"]])
+def test_a_signal_ends_a_command_that_waits_for_a_registry(command, number, silent_registry, tmp_path):
+    arguments = [sys.executable, "-m", "tcmu_overlaybd", *command, f"{silent_registry}/some/image:tag"]
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE) as waiting:
+        try:
+            wait_until_it_waits(waiting.pid)
+            waiting.send_signal(number)
+            assert waiting.wait(LIMIT_S) in (130, -signal.SIGTERM)
+            assert b"Traceback" not in waiting.stderr.read()
+        finally:
+            waiting.kill()
+    assert list(tmp_path.glob("tcmu-overlaybd-nbd-*")) == []
 
 
 def test_a_read_that_comes_while_waits_are_interrupted_ends_at_once(late_image: Image):
