@@ -59,6 +59,13 @@ class DockerRegistry:
             end(self._process)
             self._process = None
 
+    def kill(self) -> None:
+        """As a machine dies: what was under way is cut off."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def nr_gets(self, repository: str, digest: str) -> int:
         """GETs of a blob that the access log tells of.
 
