@@ -38,6 +38,7 @@ class TokenService:
         self.lifetime_s = 300
         self.expires_in: int | None = None  # said instead of the truth
         self.refresh_tokens: dict[str, str] = {}
+        self.issued: list[str] = []
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._certificate = _self_signed(self._key)
         self._bundle = folder / "token-ca.pem"
@@ -107,7 +108,8 @@ class TokenService:
         }
         der = self._certificate.public_bytes(serialization.Encoding.DER)
         headers = {"x5c": [base64.b64encode(der).decode()]}
-        return jwt.encode(claims, self._key, algorithm="RS256", headers=headers)
+        self.issued.append(jwt.encode(claims, self._key, algorithm="RS256", headers=headers))
+        return self.issued[-1]
 
     def _access(self, user: str, scope: str) -> dict[str, Any] | None:
         kind, name, actions = scope.split(":")
