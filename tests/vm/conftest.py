@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vm_daemon import VmDaemon, leftovers, run
@@ -51,11 +52,11 @@ def kernel() -> None:
 
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., VmDaemon]]:
-    """Starts a daemon with more environment; at the end nothing of it may be left in the kernel."""
+    """Starts a daemon, see VmDaemon; at the end nothing of it may be left in the kernel."""
     made: list[VmDaemon] = []
 
-    def make(**environment: str) -> VmDaemon:
-        daemon = VmDaemon(tmp_path, **environment)
+    def make(**options: Any) -> VmDaemon:
+        daemon = VmDaemon(tmp_path, **options)
         made.append(daemon)
         daemon.start()
         return daemon

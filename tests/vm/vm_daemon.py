@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,8 +20,21 @@ READY_S = 60.0
 
 
 class VmDaemon:
-    def __init__(self, folder: Path, **environment: str) -> None:
+    """config: of the service, as in overlaybd.json.  verbosity: how much it logs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, object] | None = None,
+        verbosity: str = "-v",
+        **environment: str,
+    ) -> None:
         self.folder = folder
+        self._arguments = [verbosity, "serve"]
+        if config is not None:
+            path = folder / "overlaybd.json"
+            path.write_text(json.dumps(config))
+            self._arguments += ["--config", str(path)]
         self.environment = {
             **os.environ,
             "TCMU_OVERLAYBD_TEST_BUILD": "1",
@@ -36,7 +50,7 @@ class VmDaemon:
 
     def start(self, *prefix: str) -> None:
         """Returns when the control socket answers.  prefix goes in front of the command: strace."""
-        command = [*prefix, sys.executable, "-m", "tcmu_overlaybd", "-v", "serve"]
+        command = [*prefix, sys.executable, "-m", "tcmu_overlaybd", *self._arguments]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stderr=log, env=self.environment, stdin=subprocess.DEVNULL
@@ -77,8 +91,9 @@ class VmDaemon:
 
     # -- what is asked of it
 
-    def attach(self, *source: Path, **options: object) -> DeviceStatus:
-        paths = tuple(str(path.absolute()) for path in source)
+    def attach(self, *source: Path | str, **options: object) -> DeviceStatus:
+        """source: files, or a reference as text."""
+        paths = tuple(item if isinstance(item, str) else str(item.absolute()) for item in source)
         if "upper" in options:
             options["upper"] = str(options["upper"])
         return self.client.attach(AttachRequest(source=paths, **options))
