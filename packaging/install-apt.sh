@@ -17,3 +17,12 @@ echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -q
 $sudo apt-get install -y -q --no-install-recommends "${missing[@]}"
+
+# Some come as services, which start at once.  Tests and demo start their own, on ports of
+# their own, so a service that nobody had before is not left running.
+[ -d /run/systemd/system ] || exit 0
+declare -A services=([docker-registry]=docker-registry [nginx-light]=nginx [containerd]=containerd)
+for package in "${missing[@]}"; do
+    unit=${services[$package]:-}
+    [ -z "$unit" ] || $sudo systemctl disable --now "$unit.service"
+done
