@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -116,8 +117,11 @@ class BlobPlace:
         return self.repository, self.digest
 
     def open(self) -> PlacedSource:
-        blob = self.store.open_blob(self.repository, self.digest, self.nr_bytes)
-        tail = min(TAIL_SIZE, blob.size)
-        blob.source.prefetch(0, min(HEAD_SIZE, blob.size))
-        blob.source.prefetch(blob.size - tail, tail)
+        with ExitStack() as undo:
+            blob = self.store.open_blob(self.repository, self.digest, self.nr_bytes)
+            undo.callback(blob.close)
+            tail = min(TAIL_SIZE, blob.size)
+            blob.source.prefetch(0, min(HEAD_SIZE, blob.size))
+            blob.source.prefetch(blob.size - tail, tail)
+            undo.pop_all()
         return PlacedSource(blob.source, blob)

@@ -18,6 +18,7 @@ from tcmu_overlaybd.errors import (
     FailedError,
     MissingError,
     OverlayBDError,
+    TransientError,
 )
 from tcmu_overlaybd.native.fetcher import Question, Resolution, ResolveReason
 from tcmu_overlaybd.registry.auth import Authorization, Scope
@@ -49,6 +50,15 @@ class BlobOrigin:
 
     def resolve(self, question: Question, deadline: Deadline) -> Resolution:
         """Raises AuthenticationError, MissingError, UnavailableError when there is nowhere to ask."""
+        conversation = self._client.conversation
+        for attempt in range(conversation.policy.attempts - 1):
+            try:
+                return self._resolve(question, deadline)
+            except TransientError:  # of a token service: who opens a layer would not ask again
+                conversation.pause(attempt, deadline, self.name)
+        return self._resolve(question, deadline)
+
+    def _resolve(self, question: Question, deadline: Deadline) -> Resolution:
         with self._lock:
             if question.reason is not ResolveReason.REFUSED:
                 return self._ask_home(deadline)

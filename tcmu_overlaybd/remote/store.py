@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tcmu_overlaybd.errors import FailedError, FormatError
+from tcmu_overlaybd.errors import FailedError, FormatError, MissingError
 from tcmu_overlaybd.native.cache import Cache, CachedSource, CacheStats
 from tcmu_overlaybd.native.fetcher import Fetcher, Origin
 from tcmu_overlaybd.registry.client import RegistryClient
@@ -86,10 +86,14 @@ class BlobStore:
         return FoundLayers(RepoBlobUrl(scheme, reference.host, reference.repository), image, found.digest)
 
     def open_blob(self, repository: RepoBlobUrl, digest: str, size: int) -> RemoteBlob:
-        """A blob of size bytes; nothing is fetched yet.  Raises BusyError when another has the cache."""
-        if not is_digest(digest) or size <= 0:
-            raise FormatError(f"{digest or 'a blob'}: a lower in a registry needs its digest and its size")
+        """A blob of size bytes, 0 when only the registry knows; nothing of it is fetched yet.
+
+        Raises BusyError when another process has the cache.
+        """
+        if not is_digest(digest):
+            raise FormatError(f"{digest or 'a blob'}: a lower in a registry needs its digest, sha256:...")
         client = self.client(repository.host, repository.scheme)
+        size = size or _size_of(client, repository.repository, digest)
         with self._lock:
             self._require_open()
             if self._engine is None:
@@ -128,6 +132,15 @@ class BlobStore:
     def _require_open(self) -> None:
         if self._is_closed:
             raise FailedError("the store of blobs is closed: this process is ending")
+
+
+def _size_of(client: RegistryClient, repository: str, digest: str) -> int:
+    size = client.head_blob(repository, digest, Deadline.after(LOOKUP_S))
+    if size is None:
+        raise MissingError(f"{client.host}/{repository}: there is no blob {digest}")
+    if size == 0:
+        raise FormatError(f"{client.host}/{repository}: blob {digest}: it is empty, so it is no layer")
+    return size
 
 
 class _Engine:
