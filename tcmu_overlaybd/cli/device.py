@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from tcmu_overlaybd.cli.options import is_quiet, json_output, print_json, verbosity
+from tcmu_overlaybd.cli.options import is_quiet, json_output, on_timeout_option, print_json, verbosity
 from tcmu_overlaybd.cli.tables import print_columns, print_fields
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.client import Client
@@ -61,6 +61,7 @@ def connect(socket_path: Path | None) -> Client:
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
 )
+@on_timeout_option
 @click.option("--drop-unflushed", is_flag=True, help="Give up a journal that does not belong to the upper.")
 @daemon_socket
 @json_output

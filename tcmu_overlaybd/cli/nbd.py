@@ -15,13 +15,14 @@ from pathlib import Path
 import click
 
 from tcmu_overlaybd.cli.interrupt import interruptible
-from tcmu_overlaybd.cli.options import PROGRAM, log, verbosity
+from tcmu_overlaybd.cli.options import PROGRAM, log, on_timeout_option, verbosity
 from tcmu_overlaybd.cli.stop_signals import StopSignals
 from tcmu_overlaybd.cli.store import open_store
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.native import testing
+from tcmu_overlaybd.native.core import OnTimeout
 from tcmu_overlaybd.nbd.service import serve_image
 from tcmu_overlaybd.nbd.socket_folder import socket_folder
 
@@ -49,6 +50,7 @@ COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
     default=20.0,
     help="Seconds that a read waits for missing data. [default: 20]",
 )
+@on_timeout_option
 @verbosity
 def nbd(
     *,
@@ -60,6 +62,7 @@ def nbd(
     drop_unflushed: bool,
     command: str | None,
     timeout: float,
+    on_timeout: str,
 ) -> int:
     """Serve SOURCE as NBD on a unix socket; print its URI when ready.
 
@@ -67,6 +70,7 @@ def nbd(
     configuration, a folder of one, or layer files, lowest first.
     """
     testing.arm_from_environment()
+    policy = OnTimeout[on_timeout.upper()] if on_timeout else OnTimeout.ERROR
     with LogPump(), StopSignals() as signals, socket_at(socket_path) as path, open_store() as store:
         with signals.interrupting(), interruptible():  # a registry may be slow, or dead
             opened = open_image(
@@ -80,7 +84,7 @@ def nbd(
             )
         if writable and opened.image.is_read_only:
             log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)
-        with serve_image(opened, path, io_timeout_ms=int(timeout * 1000)) as server:
+        with serve_image(opened, path, io_timeout_ms=int(timeout * 1000), on_timeout=policy) as server:
             if command is not None:
                 return run_command(command, server.uri, signals)
             click.echo(server.uri)

@@ -54,6 +54,16 @@ def verbosity(command: F) -> F:
     return verbose(quiet(command))
 
 
+def on_timeout_option(command: F) -> F:
+    """Adds --on-timeout, passed as ``on_timeout``; "" when it is not given."""
+    return click.option(
+        "--on-timeout",
+        type=click.Choice(["error", "retry", "freeze"]),
+        callback=lambda _ctx, _parameter, policy: policy or "",
+        help="When data does not come in time: fail (the default), ask again, or wait as long as it takes.",
+    )(command)
+
+
 def json_output(command: F) -> F:
     """Adds --json, passed as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

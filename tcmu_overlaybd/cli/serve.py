@@ -11,6 +11,7 @@ import click
 
 from tcmu_overlaybd.cli.device import daemon_socket
 from tcmu_overlaybd.cli.options import log, set_level, verbosity
+from tcmu_overlaybd.cli.store import CONFIG_VARIABLE
 from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
 from tcmu_overlaybd.daemon.folders import Folders
 
@@ -21,7 +22,11 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.command()
 @click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="overlaybd.json of the service."
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar=CONFIG_VARIABLE,
+    help=f"overlaybd.json of the service (also ${CONFIG_VARIABLE}).",
 )
 @daemon_socket
 @verbosity

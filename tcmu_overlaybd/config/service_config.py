@@ -18,6 +18,9 @@ from tcmu_overlaybd.config.json_file import read_json
 from tcmu_overlaybd.errors import UnavailableError
 
 Level = Annotated[int, msgspec.Meta(ge=0, le=3)]
+# What becomes of a command whose data does not come in time: it fails, is asked for again,
+# or waits for as long as it takes.
+OnTimeout = Literal["error", "retry", "freeze"]
 
 
 class LogConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -29,7 +32,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, rename="camel"):
     """What one device may take.  Times in milliseconds; 0 is the default of the data plane."""
 
     io_timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 0
-    on_timeout: Literal["error", "retry", "freeze"] = "error"
+    on_timeout: OnTimeout = "error"
     flush_interval_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 5000
 
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig
+from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.config.upper_dir import UpperDir
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import AttachRequest, DeviceStatus
@@ -51,6 +52,8 @@ MIN_HELPER_S = 1.0
 DEFAULT_IO_TIMEOUT_MS = 20_000
 DISK_TIMEOUT_EXTRA_S = 40  # the disk's SCSI timer is longer than ours, so ours ends a command
 
+NO_DISK_TIMEOUT_S = 2_147_483  # what the reference sets always: 24 days
+
 
 class Attacher:
     """Safe for use by several threads."""
@@ -60,7 +63,7 @@ class Attacher:
         self._state = resources.state
         self._names = resources.names
         self._core = resources.core
-        self._limits = resources.limits
+        self._resources = resources
         self._store = resources.store
         self._downloads = resources.downloads
 
@@ -72,7 +75,7 @@ class Attacher:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
             opened = self._open_image(device, request, deadline)
-            served = ServedImage(opened, self._core, device.name, self._limits)
+            served = ServedImage(opened, self._core, device.name, self._resources.limits_of(device.record))
             undo.callback(served.undo, UNDO_TIMEOUT_S)
             self._save(device, opened)
             undo.callback(self._state.remove, device.name)
@@ -117,6 +120,7 @@ class Attacher:
             phase="attaching",
             fabric=choose_fabric(request.fabric),
             source=request.source,
+            on_timeout=request.on_timeout,
         )
 
     def _open_image(self, device: Device, request: AttachRequest, deadline: float) -> OpenImage:
@@ -132,7 +136,7 @@ class Attacher:
             size=request.size or None,
             drop_unflushed=request.drop_unflushed,
             holder=f"tcmu-overlaybd serve (device {device.name})",
-            flush_interval_ms=self._limits.flush_interval_ms,
+            flush_interval_ms=self._resources.limits.flush_interval_ms,
             name=device.name,
             store=self._store,
             deadline=until,
@@ -157,12 +161,13 @@ class Attacher:
 
     def _make(self, device: Device, served: ServedImage, deadline: float, undo: ExitStack) -> HelperReport:
         """The kernel's part.  Raises what the helper says, having taken down what it left."""
+        limits = self._resources.limits_of(device.record)
         backstore = Backstore(
             name=device.name,
             config=ConfigString(Path(device.record.config_path), device.name),
             size=served.size,
             serial=device.record.serial,
-            tunables=replace(Tunables(), disk_timeout=self._disk_timeout_s()),
+            tunables=replace(Tunables(), disk_timeout=disk_timeout_s(limits)),
         )
         remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
         try:
@@ -185,9 +190,12 @@ class Attacher:
             undo.pop_all()
             self._table.set_state(device, "broken", f"its attach could not be undone: {error}")
 
-    def _disk_timeout_s(self) -> int:
-        io_timeout_ms = self._limits.io_timeout_ms or DEFAULT_IO_TIMEOUT_MS
-        return io_timeout_ms // 1000 + DISK_TIMEOUT_EXTRA_S
+
+def disk_timeout_s(limits: DeviceConfig) -> int:
+    """Of the kernel's timer, which must not end a command before we do, so never one that may wait."""
+    if limits.on_timeout != "error":
+        return NO_DISK_TIMEOUT_S
+    return (limits.io_timeout_ms or DEFAULT_IO_TIMEOUT_MS) // 1000 + DISK_TIMEOUT_EXTRA_S
 
 
 def log_steps(device: Device, report: HelperReport) -> None:

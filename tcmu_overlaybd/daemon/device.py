@@ -84,6 +84,7 @@ class Device:
             source=record.source,
             upper=record.upper,
             config=str(Path(record.config_path)),
+            on_timeout=record.on_timeout,
             fabric=str(record.fabric),
             serial=record.serial,
             made_by="attach" if record.is_ours else "configfs",
@@ -98,6 +99,7 @@ def with_numbers(status: DeviceStatus, served: ServedImage) -> DeviceStatus:
     return msgspec.structs.replace(
         status,
         layers=len(served.opened.layers),
+        on_timeout=served.on_timeout,
         commands=CommandCounts(**stats.commands),
         bytes_read=stats.bytes["read"],
         bytes_written=stats.bytes["write"],

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tcmu_overlaybd import errors
+from tcmu_overlaybd.config.service_config import OnTimeout
 from tcmu_overlaybd.errors import FailedError, OverlayBDError, UsageError
 from tcmu_overlaybd.image.source import is_reference
 
@@ -43,6 +44,7 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fabric: str = "loopback"
     timeout: Seconds = 30.0
     drop_unflushed: bool = False
+    on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
 
     def check(self) -> None:
         """Raises UsageError for what contradicts itself.  Both ends ask: the client so that it
@@ -109,6 +111,7 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     source: tuple[str, ...] = ()
     upper: str = ""  # folder of the upper
     config: str = ""  # the image configuration in use
+    on_timeout: OnTimeout | Literal[""] = ""  # "": not known before its image is open
     fabric: str = "loopback"
     serial: str = ""
     made_by: Literal["attach", "configfs"] = "attach"

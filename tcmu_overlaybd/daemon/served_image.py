@@ -41,6 +41,7 @@ class ServedImage:
             opened.undo()
             raise
         self.opened = opened
+        self.on_timeout = limits.on_timeout
         self._name = name
         self._commits = Commits(name)
         self._download = DeviceDownload(name)

@@ -22,6 +22,7 @@ import msgspec
 
 from tcmu_overlaybd.config.image_config import ImageConfig, save_image_config
 from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json
+from tcmu_overlaybd.config.service_config import OnTimeout
 from tcmu_overlaybd.errors import FailedError, FormatError, OverlayBDError
 from tcmu_overlaybd.lio.fabric import FabricKind
 
@@ -58,6 +59,7 @@ class Record(msgspec.Struct, frozen=True):
     upper: str = ""
     source: tuple[str, ...] = ()
     disk: str = ""  # as it was when attached: "sda"
+    on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
 
 
 class State:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tcmu_overlaybd.image.open import OpenImage
-from tcmu_overlaybd.native.core import Core, Device
+from tcmu_overlaybd.native.core import Core, Device, OnTimeout
 from tcmu_overlaybd.nbd.handshake import Export
 from tcmu_overlaybd.nbd.server import Server
 
@@ -21,7 +21,9 @@ STOP_SECONDS = 15.0
 
 
 @contextmanager
-def serve_image(opened: OpenImage, path: Path, *, io_timeout_ms: int) -> Iterator[Server]:
+def serve_image(
+    opened: OpenImage, path: Path, *, io_timeout_ms: int, on_timeout: OnTimeout = OnTimeout.ERROR
+) -> Iterator[Server]:
     """Serves opened, which it takes, on the unix socket path while the context lasts.
 
     When that cannot begin (BusyError: somebody listens there), the image is closed and
@@ -29,7 +31,7 @@ def serve_image(opened: OpenImage, path: Path, *, io_timeout_ms: int) -> Iterato
     flush said, or TimeoutExpiredError when a command hangs.
     """
     try:
-        service = Service(opened, path, io_timeout_ms)
+        service = Service(opened, path, io_timeout_ms, on_timeout)
     except BaseException:
         opened.undo()
         raise
@@ -45,13 +47,15 @@ def serve_image(opened: OpenImage, path: Path, *, io_timeout_ms: int) -> Iterato
 class Service:
     """What serves one image.  An end that failed leaves threads behind: the process should end."""
 
-    def __init__(self, opened: OpenImage, path: Path, io_timeout_ms: int) -> None:
+    def __init__(self, opened: OpenImage, path: Path, io_timeout_ms: int, on_timeout: OnTimeout) -> None:
         image = opened.image
         export = Export(image.size, description=opened.name, is_read_only=image.is_read_only)
         with ExitStack() as undo:
             self.core = undo.enter_context(Core.open())
             self.device = undo.enter_context(
-                Device.open(self.core, image, name=opened.name, io_timeout_ms=io_timeout_ms)
+                Device.open(
+                    self.core, image, name=opened.name, io_timeout_ms=io_timeout_ms, on_timeout=on_timeout
+                )
             )
             self.server = Server(path, self.device, export)
             undo.pop_all()
