@@ -76,9 +76,10 @@ class Detacher:
         return device not in self._table.all()
 
     def _wait_until_open(self, device: Device, timeout_s: float) -> None:
-        """A device that was found at start is detached after its image is open, or known to be broken."""
+        """A device that was found at start is detached after its image is open, or known to be
+        broken, or to wait for a registry."""
         deadline = time.monotonic() + timeout_s
-        while device.state == "opening":
+        while device.state == "opening" and not device.reason:
             if time.monotonic() > deadline:
                 raise TimeoutExpiredError(
                     f"{device.name}: its image is still opening after {timeout_s:.0f} s"

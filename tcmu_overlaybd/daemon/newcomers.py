@@ -3,14 +3,17 @@
 ``added`` and ``removed`` run on the main thread and take milliseconds, since every request
 of the kernel waits behind them: the ring is bound, and an image that is not open yet
 is opened by a pool.  A device whose image cannot be opened stays: it answers what
-describes it, its data commands fail, and ``status`` says why.
+describes it, its data commands fail, and ``status`` says why.  One that was open before
+this daemon started, and whose registry does not answer, is tried again until it does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +24,14 @@ from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.daemon.table import DeviceTable
-from tcmu_overlaybd.errors import BusyError, FailedError, FormatError, OverlayBDError, RefusedError
+from tcmu_overlaybd.errors import (
+    BusyError,
+    FailedError,
+    FormatError,
+    OverlayBDError,
+    RefusedError,
+    UnavailableError,
+)
 from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.lio import helper
 from tcmu_overlaybd.lio.config_string import ConfigString
@@ -29,6 +39,7 @@ from tcmu_overlaybd.lio.discovery import BackstoreId, backstore_of_uio, find_dis
 from tcmu_overlaybd.lio.fabric import FabricKind
 from tcmu_overlaybd.native.hub import Change, HubDevice
 from tcmu_overlaybd.native.tcmu import Tcmu
+from tcmu_overlaybd.registry.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +50,11 @@ CLOSE_TIMEOUT_S = 30.0
 # The daemon before us may still hold the upper for the moment that its exit takes.
 LOCK_TRIES = 40
 LOCK_PAUSE_S = 0.05
+
+# Between attempts to open an image whose registry does not answer: doubled each time.
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+OPEN_S = 20.0  # for one attempt
 
 # A disk that was scanned before its image was open: how long it may take to show in /sys.
 RESCAN_TRIES = 100
@@ -53,7 +69,7 @@ class Newcomers:
         self._table = resources.table
         self._state = resources.state
         self._core = resources.core
-        self._limits = resources.limits
+        self._resources = resources
         self._store = resources.store
         self._downloads = resources.downloads
         self._tcmu = tcmu
@@ -115,20 +131,42 @@ class Newcomers:
         taken = {device.name for device in self._table.all()}
         return stem if stem not in taken else self._table.free_name(f"{stem}-")
 
-    def _open(self, device: Device) -> None:
+    def _open(self, device: Device, pause_s: float = FIRST_PAUSE_S) -> None:
         """In the pool: nobody else would say what goes wrong here."""
         try:
             self._open_and_serve(device)
+        except UnavailableError as error:
+            if device.record.size > 0:  # it was open once, so what it lacks now will come back
+                self._open_later(device, error, pause_s)
+            else:
+                self._set_broken(device, error)
         except OverlayBDError as error:
             self._set_broken(device, error)
         except Exception as error:
             logger.exception("%s: opening its image failed", device.name)
             self._set_broken(device, FailedError(f"a fault in the daemon: {type(error).__name__}: {error}"))
 
+    def _open_later(self, device: Device, error: UnavailableError, pause_s: float) -> None:
+        """The machine, and we with it, may have started before its network or the registry.  The
+        pause takes no place of the pool."""
+        if not self._table.note_delay(device, error):
+            return  # it is being detached by now
+        logger.warning("%s: its image is opened again in %.0f s: %s", device.name, pause_s, error)
+        timer = threading.Timer(pause_s, self._submit_again, (device, min(2 * pause_s, MAX_PAUSE_S)))
+        timer.daemon = True
+        timer.start()
+
+    def _submit_again(self, device: Device, pause_s: float) -> None:
+        if device.state != "opening":
+            return
+        with contextlib.suppress(RuntimeError):  # the pool has been shut down: we are stopping
+            self.pool.submit(self._open, device, pause_s)
+
     def _open_and_serve(self, device: Device) -> None:
         config = load_image_config(Path(device.record.config_path))
         try:
-            served = ServedImage(self._open_patiently(device, config), self._core, device.name, self._limits)
+            limits = self._resources.limits_of(device.record)
+            served = ServedImage(self._open_patiently(device, config), self._core, device.name, limits)
         except OverlayBDError as error:
             write_result(config, f"failed:{error}")
             raise
@@ -154,8 +192,9 @@ class Newcomers:
                     writable=writable,
                     name=device.name,
                     holder=f"tcmu-overlaybd serve (device {device.name})",
-                    flush_interval_ms=self._limits.flush_interval_ms,
+                    flush_interval_ms=self._resources.limits.flush_interval_ms,
                     store=self._store,
+                    deadline=Deadline.after(OPEN_S),
                 )
             except BusyError as error:
                 busy = error

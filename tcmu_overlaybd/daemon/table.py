@@ -146,9 +146,16 @@ class DeviceTable:
         with self.lock:
             if device.state != "opening":
                 return False
-            device.served, device.state = served, "ready"
+            device.served, device.state, device.reason = served, "ready", ""
             device.join()
         return True
+
+    def note_delay(self, device: Device, error: OverlayBDError) -> bool:
+        """It goes on opening, and status says what it waits for; false when it is not opening any more."""
+        with self.lock:
+            if device.state == "opening":
+                device.reason = str(error)
+            return device.state == "opening"
 
     def set_broken(self, device: Device, error: OverlayBDError) -> None:
         """Its data commands fail from now on; unless somebody is detaching it, it stays so."""
