@@ -82,7 +82,8 @@ class BlobDownload:
         left behind; WrongDigestError; CorruptError, another file stands in the way; and
         what fetching raises: then what came is kept for the next try.
         """
-        if not self._source.stats().is_local:
+        is_there = self._source.stats().is_local and (self.folder / COMMIT_NAME).exists()
+        if not is_there:
             self._switch_to(self._find() or self._fetch())
         self.length = self.size
 
@@ -153,5 +154,7 @@ class BlobDownload:
         return max(unit, longest // unit * unit)
 
     def _switch_to(self, path: Path) -> None:
+        if self._source.stats().is_local:
+            return  # another image has the blob in a folder of its own, and was quicker
         with Source.open_file(str(path)) as local:
             self._source.switch_to(local)

@@ -103,6 +103,17 @@ def test_a_blob_that_two_images_want_comes_once(tmp_path, folder, url, downloads
         assert sum(source.stats().fetched_bytes for source in sources) == len(BLOB.data)
 
 
+def test_each_of_two_folders_gets_the_blob_that_two_images_share(tmp_path, url, downloads, caplog):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    with Blobs(tmp_path / "cache", limit_bytes=MIB) as blobs:
+        source = blobs.open(url, BLOB.data)
+        both = [start(downloads, wanted(source, BLOB.data, folder)) for folder in folders]
+        for download in both:
+            wait_for_state(download, "local")
+    assert all((folder / COMMIT_NAME).read_bytes() == BLOB.data for folder in folders)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_file_that_somebody_else_has_put_there_is_checked_and_used(tmp_path, folder, url, downloads):
     folder.mkdir()
     (folder / COMMIT_NAME).write_bytes(BLOB.data)

@@ -18,6 +18,7 @@ from tests.registry.images import Blob, push_image
 from tests.remote.downloading import length_of
 
 SIZE = 24 * MIB
+SMALL_DISK = {"cache": {"freeFloor": 0}}  # of the VM
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def sha256(path: Path) -> str:
 
 def test_a_download_goes_on_in_the_next_daemon_and_ends_under_load(make_daemon, registry, disk, tmp_path):
     layer = make_layer(disk)
-    daemon = make_daemon()
-    status = daemon.attach(configuration(tmp_path, registry, layer), name="d")
+    config = configuration(tmp_path, registry, layer)
+    daemon = make_daemon(config=SMALL_DISK)
+    status = daemon.attach(config, name="d")
     partial, whole = tmp_path / "lower/.download", tmp_path / "lower/overlaybd.commit"
     wait_until(lambda: length_of(partial) >= 2 * MIB, 120)
     with Fio(f"--filename={status.disk}", "--rw=randread", "--iodepth=4") as fio:
@@ -73,14 +75,15 @@ def test_a_download_goes_on_in_the_next_daemon_and_ends_under_load(make_daemon, 
     assert whole.read_bytes() == layer.read_bytes()
     assert sha256(Path(status.disk)) == sha256(disk)
     daemon.detach("d")
-    again = daemon.attach(tmp_path / "config.v1.json", name="d")
+    again = daemon.attach(config, name="d")
     assert sha256(Path(again.disk)) == sha256(disk)
 
 
 def test_detach_ends_a_download_at_once(make_daemon, registry, disk, tmp_path):
     layer = make_layer(disk)
-    daemon = make_daemon()
-    daemon.attach(configuration(tmp_path, registry, layer), name="d")
+    config = configuration(tmp_path, registry, layer)
+    daemon = make_daemon(config=SMALL_DISK)
+    daemon.attach(config, name="d")
     wait_until(lambda: length_of(tmp_path / "lower/.download") > 0, 120)
     daemon.detach("d")
     assert daemon.stop() < 10
