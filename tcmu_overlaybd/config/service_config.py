@@ -15,7 +15,6 @@ import msgspec
 
 from tcmu_overlaybd.config.download_config import DownloadConfig
 from tcmu_overlaybd.config.json_file import read_json
-from tcmu_overlaybd.errors import UnavailableError
 
 Level = Annotated[int, msgspec.Meta(ge=0, le=3)]
 # What becomes of a command whose data does not come in time: it fails, is asked for again,
@@ -62,8 +61,17 @@ class CertConfig(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class CredentialConfig(msgspec.Struct, frozen=True):
+    """Where passwords are asked for before docker's files are: a file, a URL or a socket.
+
+    timeout in seconds; the PEM files are for https.
+    """
+
     mode: Literal["", "file", "http", "https", "uds"] = ""
     path: str = ""
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0
+    client_cert_path: str = ""
+    client_key_path: str = ""
+    server_ca_path: str = ""
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -96,14 +104,11 @@ class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
         )
 
     @property
-    def credential_file(self) -> str:
-        """Raises UnavailableError for a mode that asks a server."""
-        if self.credential_config.mode in ("http", "https", "uds"):
-            raise UnavailableError(
-                f"credentialConfig.mode {self.credential_config.mode!r}: passwords are read from a file only;"
-                " use mode file, or a credential helper of docker's config.json"
-            )
-        return self.credential_config.path if self.credential_config.mode else self.credential_file_path
+    def credentials(self) -> CredentialConfig:
+        """Those that count: credentialConfig when it has a mode, else the old key."""
+        if self.credential_config.mode:
+            return self.credential_config
+        return CredentialConfig(mode="file", path=self.credential_file_path)
 
 
 def load_service_config(path: Path) -> ServiceConfig:

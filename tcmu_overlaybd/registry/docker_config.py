@@ -73,7 +73,7 @@ class DockerConfig:
         warn_if_readable(self.path)
         helper = self._helper_of(file, host)
         credential = helper_get(helper, host) if helper else None
-        return credential or self._from_auths(file.auths or {}, host, repository)
+        return credential or find_in_auths(file.auths or {}, host, repository, str(self.path))
 
     def store(self, host: str, credential: Credential) -> str:
         """Keeps credential for host, by the helper when one is configured; returns where, for people.
@@ -97,18 +97,20 @@ class DockerConfig:
         helpers = file.cred_helpers or {}
         return helpers.get(longest_match(helpers, host, "") or "", file.creds_store)
 
-    def _from_auths(self, auths: dict[str, AuthEntry], host: str, repository: str) -> Credential | None:
-        key = longest_match(auths, host, repository)
-        if key is None:
-            return None
-        entry = auths[key]
-        username, password = entry.username, entry.password
-        if entry.auth:
-            username, password = decode_auth(entry.auth, f"{self.path}: auths[{key!r}].auth")
-        if entry.identitytoken or username == TOKEN_USER:
-            return Credential("", identity_token=entry.identitytoken or password)
-        # An empty entry only says that a helper has it.
-        return Credential(username, password) if username or password else None
+
+def find_in_auths(auths: dict[str, AuthEntry], host: str, repository: str, where: str) -> Credential | None:
+    """Of auths, which were found in where, the one for the repository.  Raises FormatError."""
+    key = longest_match(auths, host, repository)
+    if key is None:
+        return None
+    entry = auths[key]
+    username, password = entry.username, entry.password
+    if entry.auth:
+        username, password = decode_auth(entry.auth, f"{where}: auths[{key!r}].auth")
+    if entry.identitytoken or username == TOKEN_USER:
+        return Credential("", identity_token=entry.identitytoken or password)
+    # An empty entry only says that a helper has it.
+    return Credential(username, password) if username or password else None
 
 
 def decode_auth(text: str, where: str) -> tuple[str, str]:

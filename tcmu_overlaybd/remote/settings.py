@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcmu_overlaybd.config.service_config import ServiceConfig
+from tcmu_overlaybd.config.service_config import CredentialConfig, ServiceConfig
+from tcmu_overlaybd.registry.credential_service import socket_service, web_service
 from tcmu_overlaybd.registry.credentials import CredentialChain, CredentialSource
 from tcmu_overlaybd.registry.docker_config import DockerConfig, docker_config_path
 from tcmu_overlaybd.registry.transport import USER_AGENT, Transport
@@ -38,18 +40,32 @@ class StoreSettings:
 
 
 def settings_of(config: ServiceConfig) -> StoreSettings:
-    """As the service's configuration says.  Passwords are looked for in its own file first,
-    then where ``login`` keeps them.  Raises UsageError, UnavailableError."""
-    own_file = [DockerConfig(Path(config.credential_file))] if config.credential_file else []
+    """As the service's configuration says.  Passwords are looked for where it says first, then
+    where ``login`` keeps them.  Raises UsageError."""
     return StoreSettings(
         folder=Path(config.cache.dir) if config.cache.dir else default_folder(),
         limit_bytes=config.cache_size_gb * GIB,
         free_floor_bytes=config.cache.free_floor,
         chunk_size=config.cache.chunk_size,
         transport=_transport_of(config),
-        credentials=CredentialChain([*own_file, DockerConfig(docker_config_path())]),
+        credentials=CredentialChain([*_own_source(config.credentials), DockerConfig(docker_config_path())]),
         insecure_hosts=frozenset(host.lower() for host in config.insecure_registries),
     )
+
+
+def _own_source(config: CredentialConfig) -> Sequence[CredentialSource]:
+    if not config.path:
+        return ()
+    if config.mode == "file":
+        return (DockerConfig(Path(config.path)),)
+    if config.mode == "uds":
+        return (socket_service(Path(config.path), config.timeout),)
+    transport = Transport(
+        ca_file=_path(config.server_ca_path),
+        client_cert=_path(config.client_cert_path),
+        client_key=_path(config.client_key_path),
+    )
+    return (web_service(config.path, transport, config.timeout),)
 
 
 def _transport_of(config: ServiceConfig) -> Transport:
