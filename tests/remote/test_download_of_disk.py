@@ -115,7 +115,7 @@ def longest_near(reads: list[tuple[float, float]], times: list[float]) -> float:
     return max(near)
 
 
-def test_the_layers_take_over_under_fio_and_the_registry_may_go(stack, tmp_path, client_of):
+def test_the_layers_take_over_under_fio_and_the_registry_may_go(stack, tmp_path, client_of, capsys):
     rate = 8 if SOAK else 16  # MiB a second
     downloads = Downloads(config(max_mbps=rate), free_floor=0)
     with registry_with(stack, tmp_path, client_of) as (registry, name), store_in(tmp_path / "store") as store:
@@ -136,9 +136,10 @@ def test_the_layers_take_over_under_fio_and_the_registry_may_go(stack, tmp_path,
             reads = fio.finish()
         assert downloads.close(20)
     longest, at_switch = max(took for _, took in reads), longest_near(reads, switches.times)
-    print(
-        f"{len(reads)} reads; the longest took {1e3 * longest:.1f} ms, {1e3 * at_switch:.1f} ms at a switch"
-    )
+    with capsys.disabled():
+        text = f"the longest took {1e3 * longest:.1f} ms, {1e3 * at_switch:.1f} ms at a switch"
+        print(f"\n  {len(reads)} reads by fio; {text}")
+    assert at_switch < 1
     assert longest < 5, "generous: this machine does other things too"
     for number, blob in enumerate(stack[0]):
         file = tmp_path / f"lower-{number}" / COMMIT_NAME
