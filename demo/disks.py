@@ -1,8 +1,9 @@
-"""How the demo reaches the files in a stack of layers: a mounted disk, or NBD alone.
+"""How the demo reaches the files of an image: a mounted disk, or NBD alone.
 
-Both give ``opened(layers, upper)``: a folder with the image's files, writable
-when there is an upper folder, and everything is written back and given back when
-the block ends.  All work is done by the command line, as a user would.
+Both give ``opened(source, upper)``, where the source is layer files or the name of an
+image in a registry.  What they give can be read when the block begins, is writable
+when there is an upper folder, and is written back and given back when the block ends.
+All work is done by the command line, as a user would.
 """
 
 from __future__ import annotations
@@ -10,109 +11,142 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
 from demo.files import digest, regular_files
+from demo.processes import PROGRAM, CommandError, overlaybd, run, running, tail
 
-PROGRAM = (sys.executable, "-m", "tcmu_overlaybd")
-
-
-class CommandError(RuntimeError):
-    """A command of the demo failed; the message has its output."""
+SYSTEM_PYTHON = "/usr/bin/python3"  # has Debian's libnbd binding
+DAEMON_READY_SECONDS = 30.0
 
 
-def run(*arguments: object, timeout: float = 300) -> str:
-    """Runs a command and returns its stdout; CommandError when it fails."""
-    words = [str(a) for a in arguments]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout)
-    if done.returncode != 0:
-        raise CommandError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+class OpenDisk(Protocol):
+    """The files of an image that is open."""
+
+    def read(self, path: Path) -> bytes:
+        """One file, and no more of the disk than leads to it."""
+
+    def tree(self) -> Path:
+        """All of them, as a folder that can be changed if the disk is writable."""
 
 
-def overlaybd(*arguments: object, timeout: float = 300) -> str:
-    return run(*PROGRAM, *arguments, timeout=timeout)
+class Disks(Protocol):
+    """Where images are opened."""
+
+    def opened(
+        self, source: Sequence[object], upper: Path | None
+    ) -> contextlib.AbstractContextManager[OpenDisk]: ...
+
+
+class MountedDisk:
+    """A disk of this kernel, mounted when something of it is wanted first."""
+
+    def __init__(self, disk: str, point: Path, *, is_writable: bool) -> None:
+        self._disk = disk
+        self._point = point
+        self._options = [] if is_writable else ["-o", "ro"]
+        self._is_mounted = False
+
+    def tree(self) -> Path:
+        if not self._is_mounted:
+            run("mount", *self._options, self._disk, self._point)
+            self._is_mounted = True
+        return self._point
+
+    def read(self, path: Path) -> bytes:
+        return (self.tree() / path).read_bytes()
+
+    def close(self) -> None:
+        if self._is_mounted:
+            run("umount", self._point)
 
 
 class KernelDisks:
-    """Disks of this kernel: a daemon of our own unless one answers already."""
-
-    def __init__(self, work: Path) -> None:
-        self._work = work
-        self._daemon: subprocess.Popen[bytes] | None = None
-        self.attach_seconds: list[float] = []
-
-    def __enter__(self) -> Self:
-        if subprocess.run([*PROGRAM, "list"], capture_output=True, check=False).returncode != 0:
-            log = (self._work / "serve.log").open("wb")
-            self._daemon = subprocess.Popen([*PROGRAM, "serve"], stdout=log, stderr=log)
-            self._wait_until_ready()
-        return self
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while subprocess.run([*PROGRAM, "list"], capture_output=True, check=False).returncode != 0:
-            if time.monotonic() > deadline or (self._daemon and self._daemon.poll() is not None):
-                raise CommandError(
-                    "the daemon does not start:\n" + (self._work / "serve.log").read_text()[-2000:]
-                )
-            time.sleep(0.05)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        if self._daemon:
-            self._daemon.terminate()
-            self._daemon.wait(30)
+    """Disks of this kernel, through a daemon that runs already."""
 
     @contextlib.contextmanager
-    def opened(self, layers: Sequence[Path], upper: Path | None) -> Iterator[Path]:
-        where = Path(tempfile.mkdtemp(prefix="obd-demo-", dir="/run"))
+    def opened(self, source: Sequence[object], upper: Path | None) -> Iterator[OpenDisk]:
         options = ["--writable", "--upper", upper] if upper else []
-        begin = time.monotonic()
-        overlaybd("attach", *layers, "--name", "demo", "--mount", where, *options)
-        self.attach_seconds.append(time.monotonic() - begin)
+        disk = overlaybd("attach", *source, "--name", "demo", *options).strip()
+        point = Path(tempfile.mkdtemp(prefix="obd-demo-", dir="/run"))
+        mounted = MountedDisk(disk, point, is_writable=upper is not None)
         try:
-            yield where
+            yield mounted
         finally:
-            run("umount", where)
+            mounted.close()
+            point.rmdir()
             overlaybd("detach", "demo")
-            where.rmdir()
+
+
+@contextlib.contextmanager
+def kernel_disks(work: Path) -> Iterator[KernelDisks]:
+    """With a daemon of our own, for it has to know our password and to have an empty cache."""
+    log = work / "serve.log"
+    with log.open("wb") as output, running(*PROGRAM, "serve", output=output) as daemon:
+        deadline = time.monotonic() + DAEMON_READY_SECONDS
+        while subprocess.run([*PROGRAM, "list"], capture_output=True, check=False).returncode != 0:
+            if time.monotonic() > deadline or daemon.poll() is not None:
+                raise CommandError(f"the daemon does not start:\n{tail(log)}")
+            time.sleep(0.05)
+        yield KernelDisks()
+
+
+class NbdDisk:
+    """An image that an ``nbd`` process serves: its files are copied out, and back, with debugfs."""
+
+    def __init__(self, uri: str, scratch: Path) -> None:
+        self._uri = uri
+        self._raw, self._tree = scratch / "disk.raw", scratch / "tree"
+        self._before: dict[Path, str] | None = None
+
+    def read(self, path: Path) -> bytes:
+        program = Path(__file__).with_name("ext4_file.py")
+        command = [SYSTEM_PYTHON, str(program), self._uri, str(path)]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=300)
+        if done.returncode != 0:
+            raise CommandError(f"cannot read {path} over NBD:\n{done.stderr.decode(errors='replace')}")
+        return done.stdout
+
+    def tree(self) -> Path:
+        if self._before is None:
+            run("nbdcopy", self._uri, self._raw)
+            self._tree.mkdir()
+            run("debugfs", "-R", f"rdump / {self._tree}", self._raw)
+            self._before = {path: digest(self._tree / path) for path in regular_files(self._tree)}
+        return self._tree
+
+    def write_back(self) -> None:
+        if self._before is not None:
+            write_tree_back(self._raw, self._tree, self._before)
+            run(SYSTEM_PYTHON, Path(__file__).with_name("copy_changes.py"), self._uri, self._raw)
 
 
 class NbdDisks:
-    """No kernel: the image is copied out and back over NBD, its files with debugfs."""
+    """No kernel, no daemon, no root."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        pass
-
     @contextlib.contextmanager
-    def opened(self, layers: Sequence[Path], upper: Path | None) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(dir=self._work) as scratch:
-            raw, tree = Path(scratch, "disk.raw"), Path(scratch, "tree")
-            tree.mkdir()
-            overlaybd("nbd", *layers, "--run", f'nbdcopy "$uri" {raw}')
-            run("debugfs", "-R", f"rdump / {tree}", raw)
-            before = {path: digest(tree / path) for path in regular_files(tree)}
-            yield tree
+    def opened(self, source: Sequence[object], upper: Path | None) -> Iterator[OpenDisk]:
+        options = ["--writable", "--upper", upper] if upper else []
+        log = self._work / "nbd.log"
+        with (
+            tempfile.TemporaryDirectory(dir=self._work) as scratch,
+            log.open("wb") as errors,
+            running(*PROGRAM, "nbd", *source, *options, output=subprocess.PIPE, errors=errors) as server,
+        ):
+            uri = server.stdout.readline().strip() if server.stdout else ""
+            if not uri:
+                raise CommandError(f"nbd {' '.join(map(str, source))} serves nothing:\n{tail(log)}")
+            disk = NbdDisk(uri, Path(scratch))
+            yield disk
             if upper:
-                write_tree_back(raw, tree, before)
-                copy = f'/usr/bin/python3 {Path(__file__).with_name("copy_changes.py")} "$uri" {raw}'
-                overlaybd("nbd", *layers, "--writable", "--upper", upper, "--run", copy)
+                disk.write_back()
 
 
 def write_tree_back(raw: Path, tree: Path, before: dict[Path, str]) -> None:

@@ -1,7 +1,7 @@
 """Where the demo can get a disk from, best first, each with the reason when it can't.
 
-A door is a name and why it was taken or passed by: the machine's own kernel (root
-and TCMU), User-Mode Linux (amd64, and a folder that lets it map executable
+A door is a name and why it was taken or passed by: the machine's own kernel (root,
+TCMU, and no daemon yet), User-Mode Linux (amd64, and a folder that lets it map executable
 memory), and NBD, which needs neither.
 """
 
@@ -13,6 +13,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from demo.processes import PROGRAM
 
 VM_MEMORY = 1 << 30
 
@@ -27,6 +29,8 @@ def why_not_own_kernel() -> str:
     """Empty when this kernel can be used as it is."""
     if os.geteuid() != 0:
         return "one is not root"
+    if subprocess.run([*PROGRAM, "list"], capture_output=True, check=False).returncode == 0:
+        return "its daemon runs already, with a cache and passwords that are not the demo's"
     if Path("/sys/module/target_core_user").exists():
         return ""
     probe = subprocess.run(["modprobe", "-n", "target_core_user"], capture_output=True, check=False)

@@ -14,8 +14,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from demo.figures import table
 
 Item = TypeVar("Item")
 MARK = "@story "
@@ -27,6 +32,7 @@ class Story(Protocol):
     def chapter(self, title: str) -> None: ...
     def fact(self, text: str) -> None: ...
     def progress(self, label: str, done: int, total: int) -> None: ...
+    def figures(self, door: str, openings: list[dict[str, Any]]) -> None: ...
 
 
 def each(story: Story, label: str, items: Iterable[Item], total: int) -> Iterator[Item]:
@@ -43,8 +49,9 @@ def each(story: Story, label: str, items: Iterable[Item], total: int) -> Iterato
 class TerminalStory:
     """Rich text and one progress bar at a time; plain lines where there is no terminal."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._console = Console(highlight=False, stderr=on_stderr)
+        self.measured: dict[str, Any] = {}
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._label = ""
@@ -57,7 +64,7 @@ class TerminalStory:
 
     def fact(self, text: str) -> None:
         self._end_progress()
-        self._console.print(f"   {text}", markup=False)
+        self._console.print(f"   {text}", markup=False, soft_wrap=not self._console.is_terminal)
 
     def progress(self, label: str, done: int, total: int) -> None:
         if not self._console.is_terminal:
@@ -68,6 +75,18 @@ class TerminalStory:
             self._progress.update(self._task, completed=done, total=total)
         if done >= total:
             self._end_progress()
+
+    def figures(self, door: str, openings: list[dict[str, Any]]) -> None:
+        """Prints them as a table, and keeps them as ``measured``."""
+        self._end_progress()
+        self.measured = {"door": door, "openings": openings}
+        (_, *heads), *rows = table(openings)
+        drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for head in ("", *heads):
+            drawn.add_column(head, no_wrap=True)
+        for row in rows:
+            drawn.add_row(*row)
+        self._console.print(Padding(drawn, (0, 0, 0, 3), expand=False))
 
     def _begin_progress(self, label: str, total: int) -> None:
         self._end_progress()
@@ -100,6 +119,9 @@ class WireStory:
 
     def progress(self, label: str, done: int, total: int) -> None:
         self._send(kind="progress", label=label, done=done, total=total)
+
+    def figures(self, door: str, openings: list[dict[str, Any]]) -> None:
+        self._send(kind="figures", door=door, openings=openings)
 
     def _send(self, **event: Any) -> None:
         sys.stdout.write(MARK + json.dumps(event) + "\n")
