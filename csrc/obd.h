@@ -203,6 +203,7 @@ struct obd_cached_source_stats {
     uint64_t nr_requests;   /* GETs, likewise */
     uint64_t nr_errors[20]; /* chunks that did not come, by enum obd_status; likewise */
     uint64_t cached_bytes;  /* of this source: read without waiting */
+    uint64_t present_bytes; /* of the blob: in the cache now */
     uint32_t chunk_size;
     uint32_t is_local; /* a local file has taken over */
 };

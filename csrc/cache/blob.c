@@ -38,6 +38,17 @@ bool blob_is_present(const struct blob *blob, uint64_t chunk)
     return chunk_map_is_present(blob->map, chunk);
 }
 
+uint64_t blob_present_bytes(struct blob *blob)
+{
+    uint64_t last = chunk_map_nr_chunks(blob->map) - 1;
+    pthread_mutex_lock(&blob->cache->lock);
+    uint64_t bytes = chunk_map_nr_present(blob->map) * blob_chunk_size(blob);
+    if (chunk_map_is_present(blob->map, last))
+        bytes -= blob_chunk_size(blob) - blob_chunk_bytes(blob, last);
+    pthread_mutex_unlock(&blob->cache->lock);
+    return bytes;
+}
+
 /* ---- memory ---------------------------------------------------------------------- */
 
 enum obd_status blob_make(struct cache *cache, const char *path, struct chunk_map *map, struct blob **out)

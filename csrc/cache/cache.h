@@ -48,6 +48,7 @@ enum obd_status blob_read(struct blob *blob, struct iov_cursor *cursor, size_t l
 
 /* Whether it is present by the map alone: no lock, no disk, no check. */
 bool blob_is_present(const struct blob *blob, uint64_t chunk);
+uint64_t blob_present_bytes(struct blob *blob);
 
 /* First absent chunk in [first, last], or -1. Absent includes "present but its CRC
  * does not pass", which is found out here, once. */

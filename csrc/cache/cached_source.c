@@ -224,6 +224,7 @@ enum obd_status cached_source_stats(struct source *source, struct obd_cached_sou
         .fetched_bytes = fetched.fetched_bytes,
         .nr_requests = fetched.nr_requests,
         .cached_bytes = atomic_load_explicit(&cached->cached_bytes, memory_order_relaxed),
+        .present_bytes = blob_present_bytes(cached->blob),
         .chunk_size = blob_chunk_size(cached->blob),
         .is_local = cached_is_local(cached),
     };

@@ -167,13 +167,19 @@ def status(*, name: str | None, socket_path: Path | None, as_json: bool) -> None
         show(device, as_json=False)
 
 
+REMOTE_KEYS = ("bytes_fetched", "bytes_cached", "requests", "fetch_errors", "remote_layers", "download")
+
+
 def show(device: dict[str, Any], *, as_json: bool) -> None:
     """One device; as text without what there is nothing to say of."""
     if as_json:
         print_json(device)
         return
-    device["source"] = " ".join(device["source"])
-    print_fields({key: value for key, value in device.items() if value != ""})
+    for key in ("source", "registry"):
+        device[key] = " ".join(device[key])
+    if not device["remote_layers"]:  # then these are zeros, and no news
+        device = {key: value for key, value in device.items() if key not in REMOTE_KEYS}
+    print_fields({key: value for key, value in device.items() if value not in ("", {})})
 
 
 def located(source: str) -> str:

@@ -8,13 +8,14 @@ import click
 
 
 def print_fields(facts: Mapping[str, object], indent: int = 0) -> None:
-    """One line a fact, in the order they come; those that are None are left out."""
+    """One line a fact, in the order they come; those that are None or an empty mapping are left out."""
     for name, value in facts.items():
         label = " " * indent + name.replace("_", " ") + ":"
         if isinstance(value, Mapping):
-            click.echo(label)
+            if value:
+                click.echo(label)
             print_fields(value, indent + 2)
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             for number, item in enumerate(value, 1):
                 click.echo(f"{label[:-1].removesuffix('s')} {number} of {len(value)}:")
                 print_fields(item, indent + 2)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from tcmu_overlaybd.daemon.messages import CommandCounts, DeviceState, DeviceStatus
+from tcmu_overlaybd.daemon.remote_numbers import remote_numbers
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.lio.discovery import BackstoreId, read_serial
@@ -109,6 +110,7 @@ def with_numbers(status: DeviceStatus, served: ServedImage) -> DeviceStatus:
         oldest_ms=stats.oldest_ms,
         unflushed_bytes=unflushed,
         replayed=replayed,
+        **remote_numbers(served.opened.remote_blobs, served.download_progress()),
     )
 
 

@@ -97,6 +97,30 @@ class CommandCounts(msgspec.Struct, frozen=True):
     verify: int = 0
 
 
+class RemoteLayer(msgspec.Struct, frozen=True):
+    """A layer that comes from a registry.  Bytes of the blob, which is smaller than its disk."""
+
+    registry: str  # HOST/REPOSITORY
+    digest: str
+    size: int
+    cached: int  # here, now
+    fetched: int
+    requests: int
+    errors: dict[str, int] = {}  # chunks that did not come, by kind
+    is_local: bool = False  # downloaded whole: the registry is not needed any more
+
+
+class DownloadStatus(msgspec.Struct, frozen=True):
+    """The background download: of all its blobs, and the state of the one that has furthest to go."""
+
+    state: Literal["waiting", "downloading", "local", "failed", "stopped"]
+    blobs: int
+    local_blobs: int
+    bytes: int
+    local_bytes: int
+    reason: str = ""  # why it failed, or the last try did
+
+
 class DeviceStatus(msgspec.Struct, frozen=True):
     """One device.  Sizes in bytes, ages in milliseconds; "" where there is nothing to say."""
 
@@ -124,6 +148,13 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     oldest_ms: int = 0
     unflushed_bytes: int = 0
     replayed: int = 0  # journal records applied when the upper was opened
+    registry: tuple[str, ...] = ()  # HOST/REPOSITORY that layers come from
+    bytes_fetched: int = 0  # from there
+    bytes_cached: int = 0  # of those layers: here, now
+    requests: int = 0
+    fetch_errors: dict[str, int] = {}
+    remote_layers: tuple[RemoteLayer, ...] = ()  # lowest first
+    download: DownloadStatus | None = None
 
 
 class DeviceList(msgspec.Struct, frozen=True):

@@ -61,6 +61,7 @@ class CachedSourceStats:
     requests: int
     errors: dict[str, int]  # chunks, by the word for the status; only those that happened
     cached_bytes: int
+    present_bytes: int
     chunk_size: int
     is_local: bool  # a local file has taken over
 
@@ -97,6 +98,7 @@ class CachedSource(Source):
             stats.nr_requests,
             errors,
             stats.cached_bytes,
+            stats.present_bytes,
             stats.chunk_size,
             bool(stats.is_local),
         )

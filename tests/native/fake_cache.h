@@ -112,6 +112,14 @@ bool blob_is_present(const struct blob *blob, uint64_t chunk)
     return is;
 }
 
+uint64_t blob_present_bytes(struct blob *blob)
+{
+    uint64_t bytes = 0;
+    for (uint64_t chunk = 0; chunk * blob->chunk_size < blob->size; chunk++)
+        bytes += blob_is_present(blob, chunk) ? blob_chunk_bytes(blob, chunk) : 0;
+    return bytes;
+}
+
 int64_t blob_first_absent(struct blob *blob, uint64_t first, uint64_t last)
 {
     for (uint64_t chunk = first; chunk <= last; chunk++)
