@@ -9,34 +9,28 @@ fetcher opened, when the first blob is wanted.
                  |                        |
           RegistryClient         cache, fetcher --questions--> resolver
 
-Closing: images first, then the store (resolver, fetcher, cache, clients, in this order).
+Closing: images first, then the store.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
-import tempfile
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tcmu_overlaybd.errors import FailedError, FormatError, MissingError
-from tcmu_overlaybd.native.cache import Cache, CachedSource, CacheStats
-from tcmu_overlaybd.native.fetcher import Fetcher, Origin
+from tcmu_overlaybd.native.cache import CacheStats
 from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.image_lookup import find_image
 from tcmu_overlaybd.registry.overlaybd_layers import OverlaybdImage, recognise
 from tcmu_overlaybd.registry.reference import Reference, RepoBlobUrl, is_digest
 from tcmu_overlaybd.remote.blob import RemoteBlob
+from tcmu_overlaybd.remote.engine import Engine
 from tcmu_overlaybd.remote.origins import BlobOrigin
-from tcmu_overlaybd.remote.resolver import Resolver
 from tcmu_overlaybd.remote.settings import StoreSettings
-
-logger = logging.getLogger(__name__)
 
 LOOKUP_S = 30.0  # for an image's manifest
 
@@ -57,7 +51,7 @@ class BlobStore:
         self.settings = settings
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str | None], RegistryClient] = {}
-        self._engine: _Engine | None = None
+        self._engine: Engine | None = None
         self._is_closed = False
 
     def client(self, host: str, scheme: str | None = None) -> RegistryClient:
@@ -97,7 +91,7 @@ class BlobStore:
         with self._lock:
             self._require_open()
             if self._engine is None:
-                self._engine = _Engine(self.settings)
+                self._engine = Engine(self.settings)
             engine = self._engine
         return engine.open_blob(BlobOrigin(client, repository.repository, digest), repository, digest, size)
 
@@ -141,64 +135,3 @@ def _size_of(client: RegistryClient, repository: str, digest: str) -> int:
     if size == 0:
         raise FormatError(f"{client.host}/{repository}: blob {digest}: it is empty, so it is no layer")
     return size
-
-
-class _Engine:
-    """Cache, fetcher and resolver, which come and go together."""
-
-    def __init__(self, settings: StoreSettings) -> None:
-        self._stand_in: tempfile.TemporaryDirectory[str] | None = None
-        self.cache = self._open_cache(settings)
-        try:
-            self._fetcher = Fetcher.open(**asdict(settings.transport.curl_values()))
-        except BaseException:
-            self.cache.close()
-            raise
-        self._resolver = Resolver(self._fetcher)
-        self._numbers = itertools.count(1)
-
-    def open_blob(self, origin: BlobOrigin, repository: RepoBlobUrl, digest: str, size: int) -> RemoteBlob:
-        number = next(self._numbers)
-        self._resolver.add(number, origin)
-        try:
-            with Origin.open(self._fetcher, number, size, origin.name) as handle:
-                source = CachedSource.open(self.cache, handle, bytes.fromhex(digest.partition(":")[2]))
-        except BaseException:
-            self._resolver.remove(number)
-            raise
-        return RemoteBlob(source, repository, digest, size, lambda: self._resolver.remove(number))
-
-    def close(self) -> None:
-        self._resolver.close()
-        self._fetcher.close()
-        self.cache.close()
-        if self._stand_in is not None:
-            self._stand_in.cleanup()
-
-    def _open_cache(self, settings: StoreSettings) -> Cache:
-        try:
-            make_folder(settings.folder)
-            return _open_cache_in(settings.folder, settings)
-        except FailedError as error:
-            if not settings.has_stand_in:
-                raise
-            logger.info("%s: what this process fetches is kept in a temporary folder only", error)
-            self._stand_in = tempfile.TemporaryDirectory(prefix="tcmu-overlaybd-cache-")
-            return _open_cache_in(Path(self._stand_in.name), settings)
-
-
-def make_folder(folder: Path) -> None:
-    """With those above it; private.  Raises FailedError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailedError(f"{folder}: the cache's folder cannot be made: {error.strerror}") from error
-
-
-def _open_cache_in(folder: Path, settings: StoreSettings) -> Cache:
-    return Cache.open(
-        str(folder),
-        limit_bytes=settings.limit_bytes,
-        free_floor_bytes=settings.free_floor_bytes,
-        chunk_size=settings.chunk_size,
-    )

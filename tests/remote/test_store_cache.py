@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
+from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import BusyError, FailedError
 from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.remote.engine import CLOSE_TIMEOUT_S
 from tests.registry.images import push_image
+from tests.registry.scripted_server import Delay, ScriptedServer
 from tests.remote.image_store import make_stack, store_in
 from tests.small_disk import mounted
 
@@ -70,3 +75,29 @@ def test_where_no_folder_can_be_made_a_daemon_says_so_and_a_tool_does_without(re
         open_image(reference, store=daemon)
     with store_in(tmp_path) as tool:
         assert_is_served(reference, tool, stack[1])
+
+
+def test_a_store_that_is_closed_while_an_image_opens_ends_that_at_once(stack, tmp_path):
+    """A daemon is stopped while its registry does not answer; what is being opened gives up by itself."""
+    with ScriptedServer() as server, store_in(tmp_path) as store:
+        layer = stack[0][0]
+        path = f"/v2/t/x/blobs/{layer.digest}"
+        server.put(path, layer.data)
+        server.fault(path, *[Delay(60)] * 8)
+        config = ImageConfig(
+            repo_blob_url=f"{server.url}/v2/t/x/blobs",
+            lowers=(Lower(digest=layer.digest, size=len(layer.data)),),
+        )
+        with ThreadPoolExecutor(4) as pool:
+            opening = [pool.submit(open_image, config, store=store) for _ in range(4)]
+            while not server.count("GET", path):
+                time.sleep(0.01)
+            begun = time.monotonic()
+            store.close()
+            assert time.monotonic() - begun < CLOSE_TIMEOUT_S, "it was waited for in vain"
+            for one in opening:
+                with pytest.raises(FailedError):
+                    one.result()
+    with store_in(tmp_path, has_stand_in=False) as store, pytest.raises(FailedError, match="closed"):
+        store.close()
+        open_image(config, store=store)
