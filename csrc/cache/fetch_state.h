@@ -109,6 +109,7 @@ struct origin {
     struct resolution *resolution; /* resolved */
     uint32_t refused_status;       /* of the last answer, if that was a refusal; else 0 */
     unsigned nr_refusals;          /* in a row */
+    unsigned nr_same_refusals;     /* of them, the last ones with refused_status */
 
     struct list submitted;                 /* jobs that shall begin together */
     struct list pending[NR_FETCH_CLASSES]; /* jobs, oldest first */

@@ -7,8 +7,9 @@
  * to his deadline, unless the server asked for it (Retry-After).
  *
  * A refusal drops the resolution and asks Python for another.  One that is refused
- * at once, with the status that the one before it had, shows that asking does not
- * help; so do many refusals in a row, which catches redirects that go in circles.
+ * at once, with the status that the one before it had (401: the two before it), shows
+ * that asking does not help; so do many refusals in a row, which catches redirects that
+ * go in circles.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -24,7 +25,11 @@
 #define MAX_PAUSE_MS   5000u
 
 /* Python follows a redirect by one step each time; the reference follows eight. */
-#define MAX_REFUSALS 8u
+#define MAX_REFUSALS      8u
+#define MAX_SAME_REFUSALS 2u
+/* The first 401 asks who we are, the second says that it was not accepted: Python knows
+ * whether that was a token that may be renewed or a password that is wrong. */
+#define MAX_UNAUTHORIZED 3u
 
 /* ---- opening and closing ------------------------------------------------------- */
 
@@ -200,10 +205,11 @@ void origin_failed(struct origin *origin, uint64_t began_pauses, const char *rea
 static bool does_asking_help(struct origin *origin, uint32_t status)
 {
     bool is_redirect = status < 400;
-    bool was_same = origin->refused_status == status && !is_redirect;
+    origin->nr_same_refusals = origin->refused_status == status && !is_redirect ? origin->nr_same_refusals + 1 : 1;
     origin->refused_status = status;
     origin->nr_refusals++;
-    return !was_same && origin->nr_refusals < MAX_REFUSALS;
+    unsigned max_same = status == 401 ? MAX_UNAUTHORIZED : MAX_SAME_REFUSALS;
+    return origin->nr_same_refusals < max_same && origin->nr_refusals < MAX_REFUSALS;
 }
 
 void origin_refused(struct origin *origin, const struct resolution *resolution, const struct response *response)

@@ -225,6 +225,19 @@ TEST(a_refusal_that_comes_back_at_once_is_an_error)
     close_after(3, 3);
 }
 
+TEST(a_401_is_asked_about_twice_and_the_third_is_an_error)
+{
+    struct noted_job job;
+    const struct act unauthorized = {ACT_STATUS, .status = 401}, right = {.kind = ACT_SERVE};
+    open_impatient();
+    PEER_SCRIPT(&fixture.peer, unauthorized, unauthorized, right, unauthorized, unauthorized, unauthorized);
+    fetch_chunks(&fixture, &job, 1, 1, FETCH_DEMAND);
+    all_came_right(&job, 1);
+    fetch_chunks(&fixture, &job, 2, 1, FETCH_DEMAND);
+    all_failed(&job, 1, OBD_E_UNREACHABLE, "HTTP 401");
+    close_after(6, 5);
+}
+
 TEST(a_refusal_after_data_is_the_first_of_a_new_row)
 {
     struct noted_job job;
@@ -327,7 +340,7 @@ TEST_MAIN(T(busy_answers_are_tried_again), T(retry_after_is_obeyed), T(a_cut_bod
           T(a_server_that_is_not_there_is_unreachable),
           T(who_comes_in_a_long_pause_with_little_time_is_not_left_without_a_try),
           T(a_refusal_asks_for_another_resolution), T(a_redirect_is_handed_to_the_resolver_as_it_was_sent),
-          T(a_refusal_that_comes_back_at_once_is_an_error), T(a_refusal_after_data_is_the_first_of_a_new_row),
-          T(a_chain_of_redirects_is_followed_and_a_circle_is_not), T(transfers_refused_side_by_side_ask_once),
-          T(a_resolver_that_fails_ends_the_jobs_with_its_words), T(a_resolution_that_is_over_is_asked_for_anew),
-          T(only_http_urls_and_whole_headers_are_taken))
+          T(a_refusal_that_comes_back_at_once_is_an_error), T(a_401_is_asked_about_twice_and_the_third_is_an_error),
+          T(a_refusal_after_data_is_the_first_of_a_new_row), T(a_chain_of_redirects_is_followed_and_a_circle_is_not),
+          T(transfers_refused_side_by_side_ask_once), T(a_resolver_that_fails_ends_the_jobs_with_its_words),
+          T(a_resolution_that_is_over_is_asked_for_anew), T(only_http_urls_and_whole_headers_are_taken))

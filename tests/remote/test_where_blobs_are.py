@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,9 +11,11 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import AuthenticationError, FailedError, MissingError
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.registry.credentials import Credential
+from tcmu_overlaybd.registry.deadline import Deadline
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import ANNA, USERS
 from tests.registry.images import push_image
+from tests.registry.scripted_server import Delay
 from tests.registry.token_service import TokenService
 from tests.remote.image_store import make_stack, store_in, write_password
 
@@ -111,3 +114,30 @@ def test_a_repository_that_is_closed_to_us_says_so(password_registry, client_of,
             open_image(f"{password_registry.host}/{repository}", store=store)
         with pytest.raises(FailedError, match="a password is needed"):
             open_image(config, store=store)
+
+
+def test_a_token_service_that_hangs_delays_no_other_registry(client_of, open_registry, tmp_path):
+    """Ten images wait for it, more than there are threads that ask for tokens."""
+    (late, other), disk = make_stack(tmp_path, 2, 1 << 20)
+    with (
+        TokenService(tmp_path / "tokens", USERS) as service,
+        DockerRegistry(tmp_path / "registry", token=service) as registry,
+    ):
+        push_image(client_of(registry.host, ANNA), "t/x", [late])
+        push_image(client_of(open_registry.host), "t/other", [other])
+        asked = service.nr_asked
+        service.server.fault("/token", *[Delay(60)] * 100)
+        hanging = config_of(f"http://{registry.host}", "t/x", [late])
+        reachable = config_of(f"http://{open_registry.host}", "t/other", [other])
+        with store_in(tmp_path) as store, ThreadPoolExecutor(10) as pool:
+            waiting = [
+                pool.submit(open_image, hanging, store=store, deadline=Deadline.after(20)) for _ in range(10)
+            ]
+            while service.nr_asked == asked:
+                time.sleep(0.01)
+            with open_image(reachable, store=store) as opened:
+                half = len(disk) // 2
+                assert opened.image.read(half, half, READ_TIMEOUT_MS) == disk[half:]
+            assert not any(one.done() for one in waiting), "nothing hung"
+            store.close()
+            assert all(one.exception() for one in waiting)
