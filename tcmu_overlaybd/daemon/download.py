@@ -32,13 +32,12 @@ class DeviceDownload:
         with self._lock:
             if self._is_stopped:
                 return
-            blobs = [
-                blob for blob in whole_blobs(opened.config, opened.layers, store) if self._may_have(blob)
-            ]
             try:
-                self._download = downloads.start(self._name, blobs, opened.config.own_download)
+                self._download = self._begin(opened, downloads, store)
             except OverlayBDError as error:
                 logger.warning("%s: no background download: %s", self._name, error)
+            except Exception:
+                logger.exception("%s: no background download", self._name)
 
     def stop(self) -> None:
         with self._lock:
@@ -49,6 +48,11 @@ class DeviceDownload:
     def progress(self) -> DownloadProgress | None:
         download = self._download
         return None if download is None else download.progress()
+
+    def _begin(self, opened: OpenImage, downloads: Downloads, store: BlobStore) -> ImageDownload | None:
+        blobs = whole_blobs(opened.config, opened.layers, store)
+        allowed = [blob for blob in blobs if self._may_have(blob)]
+        return downloads.start(self._name, allowed, opened.config.own_download)
 
     def _may_have(self, blob: WantedBlob) -> bool:
         """As with an upper: short of memory, the machine would hang (lio/own_disks.py)."""
