@@ -78,18 +78,21 @@ class Devices:
     # -- start and stop
 
     def settle(self) -> None:
-        """After the hub has told of all that there is: ends what the last daemon left half way."""
+        """After the hub has told of all that there is: ends what the last daemon left half way.
+
+        A helper dies with its daemon, wherever it is: what it had made may have no ring yet.
+        """
         for device in self._table.all():
-            if device.ring is None:
+            if device.record.phase != "attached":
+                self._pool.submit(self._finish_detach, device)
+            elif device.ring is None:
                 logger.info("%s: the kernel has it no longer (a restart of the machine?)", device.name)
                 self._state.remove(device.name)
                 self._table.forget(device)
-            elif device.record.phase != "attached":
-                self._pool.submit(self._finish_detach, device)
 
     def _finish_detach(self, device: Device) -> None:
-        """What was not attached to the end is nobody's, so it goes by force."""
-        force = device.record.phase == "attaching"
+        """What was not attached to the end, or has no disk any more, is nobody's: it goes by force."""
+        force = device.record.phase == "attaching" or device.ring is None
         try:
             self._detacher.detach(device, DetachRequest(force=force))
         except OverlayBDError as error:

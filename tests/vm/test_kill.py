@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from vm_daemon import run, wait_until
+from msgspec.structs import replace
+from vm_daemon import CONFIGFS, run, wait_until
 from vm_fio import Fio, fio
 from vm_images import MIB
 from vm_soak import usual_or_soak
+
+from tcmu_overlaybd.daemon.state import State
 
 KILLS = usual_or_soak(10, 60)
 FILE = usual_or_soak(40, 160) * MIB
@@ -102,6 +105,22 @@ def test_daemon_killed_in_the_middle_of_an_attach_leaves_a_device_that_the_next_
     assert attach.wait(60) == 4
     daemon.start()
     wait_until(lambda: daemon.client.devices() == ())
+
+
+@pytest.mark.parametrize("phase", ["attaching", "detaching"])
+def test_daemon_killed_while_there_is_a_backstore_only_leaves_nothing_either(daemon, plain_layer, phase):
+    """A helper dies with its daemon, here before the kernel was told to make the device of it."""
+    daemon.attach(plain_layer, name="d")
+    daemon.kill()
+    state = State(daemon.folder / "state")
+    (record,) = state.load()
+    state.save(replace(record, name="half", backstore="half", phase=phase, serial="half", disk=""))
+    backstore = CONFIGFS / "core" / record.hba / "half"
+    backstore.mkdir()
+    daemon.start()
+    wait_until(lambda: [device.name for device in daemon.client.devices()] == ["d"])
+    assert not backstore.exists()
+    assert [kept.name for kept in state.load()] == ["d"]
 
 
 def test_image_that_cannot_be_opened_again_stays_broken_and_says_why(daemon, plain_layer, tmp_path):
