@@ -69,10 +69,14 @@ RANGED: tuple[Fault, ...] = (
 
 
 class FaultyProxy(ScriptedServer):
-    """``lies_about``: blobs whose bytes may come wrong, because their readers can tell."""
+    """``lies_about``: blobs whose bytes may come wrong, because their readers can tell.
 
-    def __init__(self, host: str, rng: random.Random) -> None:
+    Faults of the kinds in leave_out are not made.
+    """
+
+    def __init__(self, host: str, rng: random.Random, leave_out: tuple[type[Fault], ...] = ()) -> None:
         self.rate = 0.0
+        self._leave_out = leave_out
         self.lies_about: frozenset[str] = frozenset()
         self.nr_faults = 0
         self._upstream_host = host
@@ -100,12 +104,12 @@ class FaultyProxy(ScriptedServer):
 
     def _faults_of(self, path: str) -> list[Fault]:
         """What may go wrong there."""
-        if "/blobs/sha256:" not in path:
-            return list(ANYWHERE)
-        found = [*ANYWHERE, *RANGED, redirect(path), redirect("./" + path.rpartition("/")[2], 302)]
-        if path.rpartition("/")[2] in self.lies_about:
+        found, digest = list(ANYWHERE), path.rpartition("/")[2]
+        if "/blobs/sha256:" in path:
+            found += [*RANGED, redirect(path), redirect(f"./{digest}", 302)]
+        if digest in self.lies_about:
             found += [OtherBytes(self._rng.randrange(1000), step=10_000)] * 3
-        return found
+        return [fault for fault in found if not isinstance(fault, self._leave_out)]
 
     def _forwarded(self, seen: Seen) -> Answer:
         connection = getattr(self._mine, "connection", None)
