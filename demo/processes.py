@@ -27,7 +27,12 @@ class CommandError(RuntimeError):
 def run(*arguments: object, timeout: float = 300, stdin: str | None = None) -> str:
     """Runs a command and returns its stdout; CommandError when it fails."""
     words = [str(a) for a in arguments]
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
+    try:
+        done = subprocess.run(
+            words, input=stdin, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{' '.join(words)}: not done after {timeout:g} s") from error
     if done.returncode != 0:
         raise CommandError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
