@@ -68,10 +68,10 @@ class ByName:
             require_equal(content, self.source / wanted)
             self.story.fact(f"{image.reference} is a disk; its first file: {wanted}, {len(content):,} bytes")
             same = self._compare_all(disk.tree())
-            in_all = self.registry.traffic() - before
+            in_all, told = self.registry.traffic() - before, disk.told_by_status()
             if in_all.blob_bytes > image.size:
                 self.story.fact("the cache kept nothing or too little, so that blobs were fetched again")
-        return Opening(what, len(image.layers), image.size, same, ready, first, until_then, in_all)
+        return Opening(what, len(image.layers), image.size, same, ready, first, until_then, in_all, told)
 
     def _compare_all(self, tree: Path) -> int:
         same, wrong = differences(tree, self.source, self.story, "comparing the sha256 of every file")

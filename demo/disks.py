@@ -21,6 +21,7 @@ from demo.files import digest, regular_files
 from demo.processes import PROGRAM, CommandError, overlaybd, run, running, tail
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # has Debian's libnbd binding
+DEVICE = "demo"
 DAEMON_READY_SECONDS = 30.0
 
 
@@ -32,6 +33,9 @@ class OpenDisk(Protocol):
 
     def tree(self) -> Path:
         """All of them, as a folder that can be changed if the disk is writable."""
+
+    def told_by_status(self) -> dict[str, int] | None:
+        """``requests`` and ``bytes_fetched`` as our own counters have them; None without a daemon."""
 
 
 class Disks(Protocol):
@@ -60,6 +64,10 @@ class MountedDisk:
     def read(self, path: Path) -> bytes:
         return (self.tree() / path).read_bytes()
 
+    def told_by_status(self) -> dict[str, int]:
+        facts = json.loads(overlaybd("status", DEVICE, "--json"))
+        return {key: facts[key] for key in ("requests", "bytes_fetched")}
+
     def close(self) -> None:
         if self._is_mounted:
             run("umount", self._point)
@@ -71,7 +79,7 @@ class KernelDisks:
     @contextlib.contextmanager
     def opened(self, source: Sequence[object], upper: Path | None) -> Iterator[OpenDisk]:
         options = ["--writable", "--upper", upper] if upper else []
-        disk = overlaybd("attach", *source, "--name", "demo", *options).strip()
+        disk = overlaybd("attach", *source, "--name", DEVICE, *options).strip()
         point = Path(tempfile.mkdtemp(prefix="obd-demo-", dir="/run"))
         mounted = MountedDisk(disk, point, is_writable=upper is not None)
         try:
@@ -79,7 +87,7 @@ class KernelDisks:
         finally:
             mounted.close()
             point.rmdir()
-            overlaybd("detach", "demo")
+            overlaybd("detach", DEVICE)
 
 
 @contextlib.contextmanager
@@ -118,6 +126,9 @@ class NbdDisk:
             run("debugfs", "-R", f"rdump / {self._tree}", self._raw)
             self._before = {path: digest(self._tree / path) for path in regular_files(self._tree)}
         return self._tree
+
+    def told_by_status(self) -> None:
+        return None
 
     def write_back(self) -> None:
         if self._before is not None:

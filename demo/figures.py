@@ -26,6 +26,7 @@ class Opening:
     first_file_seconds: float
     before_comparison: Traffic  # all of what was asked until the first file was read
     in_all: Traffic
+    told_by_status: dict[str, int] | None = None  # of blobs; the registry's log is the witness
 
     def facts(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -38,6 +39,10 @@ def table(openings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for name, cell in ROWS.items():
         rows.append([name, *(cell(opening) for opening in openings)])
     return rows
+
+
+def told(counters: Mapping[str, int] | None) -> str:
+    return f"{counters['requests']:,}; {counters['bytes_fetched'] / MIB:.1f} MiB" if counters else "-"
 
 
 def milliseconds(seconds: float) -> str:
@@ -62,4 +67,5 @@ ROWS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "  fetched until then": lambda o: fetched(o["before_comparison"], o["image_bytes"]),
     "requests for all files": lambda o: requests(o["in_all"]),
     "fetched for all files": lambda o: fetched(o["in_all"], o["image_bytes"]),
+    "  as status tells it": lambda o: told(o["told_by_status"]),
 }

@@ -58,7 +58,8 @@ def test_one_wrong_byte_fails_it(work):
 @pytest.mark.parametrize("when", ["docker-registry on", "is a disk"])
 def test_a_signal_ends_all_that_it_started(work, number, when):
     with subprocess.Popen(command(work), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None and demo.stderr is not None
+        assert demo.stdout is not None
+        assert demo.stderr is not None
         for line in demo.stdout:
             if when in line:
                 demo.send_signal(number)

@@ -20,6 +20,7 @@ def test_the_table_has_a_column_for_each_opening_and_shares_of_the_image():
     assert cells["requests until then"] == "11 (9 for blobs)"
     assert cells["fetched until then"] == "2.0 MiB (1.0 %)"
     assert cells["fetched for all files"] == "200.0 MiB (100.0 %)"
+    assert cells["as status tells it"] == "-"
 
 
 def test_figures_come_out_of_the_vm_as_they_were(capsys):
