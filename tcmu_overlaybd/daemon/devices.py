@@ -119,9 +119,7 @@ class Devices:
 
     def _let_go(self, device: Device, deadline: float) -> bool:
         """Parked commands stay on the kernel's ring, for the next daemon; the image is flushed."""
-        with self._table.lock:
-            ring, served = device.ring, device.served
-            device.served = None  # a status that is asked for now is not to meet its end
+        ring, served = self._table.take_all(device)
         try:
             if ring is not None:
                 ring.unbind(leave_parked=True, timeout_ms=_left_ms(deadline))

@@ -15,6 +15,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,7 +94,7 @@ class Newcomers:
             if known.state == "opening":
                 self._set_broken(known, FailedError("the daemon ended while it was being attached"))
         elif known.state == "opening":
-            self.pool.submit(self._open, known)
+            self._submit(self._open, known)
 
     def removed(self, handle: int) -> None:
         device = self._table.of_handle(handle)
@@ -101,12 +102,24 @@ class Newcomers:
             return
         release_ring(self._table, device)
         if not device.record.is_ours:
-            self.pool.submit(self._drop, device)
+            self._submit(self._drop, device)
 
     def reconfig(self, handle: int, change: Change) -> None:
         device = self._table.of_handle(handle)
         name = device.name if device is not None else "a device"
         raise RefusedError(f"{name}: {change} is not possible while it is attached", errno.EOPNOTSUPP)
+
+    def close(self, timeout_s: float) -> bool:
+        """Nothing is opened any more; whether all that was being opened has ended by then."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        waiter = threading.Thread(target=self.pool.shutdown, daemon=True)
+        waiter.start()
+        waiter.join(timeout_s)
+        return not waiter.is_alive()
+
+    def _submit(self, work: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the pool has been shut down: we are stopping
+            self.pool.submit(work, *arguments)
 
     def _adopt(self, config: ConfigString, backstore: BackstoreId) -> Device:
         """A device that somebody else made in configfs."""
@@ -157,10 +170,8 @@ class Newcomers:
         timer.start()
 
     def _submit_again(self, device: Device, pause_s: float) -> None:
-        if device.state != "opening":
-            return
-        with contextlib.suppress(RuntimeError):  # the pool has been shut down: we are stopping
-            self.pool.submit(self._open, device, pause_s)
+        if device.state == "opening":
+            self._submit(self._open, device, pause_s)
 
     def _open_and_serve(self, device: Device) -> None:
         config = load_image_config(Path(device.record.config_path))

@@ -5,7 +5,8 @@ kernel modules, memory guard, state, core, ring threads, control socket, hub, re
 
 Stop: no new request; attaches that run are made to fail and take themselves back, for
 which the hub still has to answer; then each ring is let go with its parked commands left
-on it, each image is flushed and closed (``devices.Devices.stop``).  libtcmu is not
+on it, each image is flushed and closed (``devices.Devices.stop``), and what is still being
+opened gives up, because the store of blobs is closed.  libtcmu is not
 closed: that waits for parked commands without a deadline.  The process exits, and the
 next one finds its devices again.
 """
@@ -48,6 +49,7 @@ from tcmu_overlaybd.remote.store import BlobStore
 logger = logging.getLogger(__name__)
 
 DOWNLOADS_TIMEOUT_S = 5.0  # to stop; they have been told to when their images closed
+OPENING_TIMEOUT_S = 5.0
 DESCRIPTION = "overlaybd/<path of config.v1.json>[;<device id>]"
 
 
@@ -78,7 +80,9 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             server.start()
             logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
             notify("READY=1")
-            is_closed = MainLoop(hub).run(lambda: stop(server, devices, downloads))
+            is_closed = MainLoop(hub).run(
+                lambda: stop(server, devices, downloads) and let_go(newcomers, store)
+            )
         except BaseException:
             devices.stop()  # the hub may have told of devices by then
             downloads.close(DOWNLOADS_TIMEOUT_S)
@@ -121,6 +125,12 @@ def stop(server: ControlServer, devices: Devices, downloads: Downloads) -> bool:
     server.stop()
     is_closed = devices.stop()
     return downloads.close(DOWNLOADS_TIMEOUT_S) and is_closed
+
+
+def let_go(newcomers: Newcomers, store: BlobStore) -> bool:
+    """Whether nobody opens an image any more; without the store nobody waits for a registry."""
+    store.close()
+    return newcomers.close(OPENING_TIMEOUT_S)
 
 
 def take_lock(path: Path) -> IO[str]:

@@ -135,6 +135,16 @@ class DeviceTable:
                 self._by_handle.pop(hub_device.handle, None)
         return ring
 
+    def take_all(self, device: Device) -> tuple[Ring | None, ServedImage | None]:
+        """Ring and image, which are the caller's to let go.  Whoever is still opening the image
+        learns that it is too late: no ring is there to be told, and it closes what it has."""
+        with self.lock:
+            ring, served = device.ring, device.served
+            device.ring = device.served = None
+            if device.state == "opening":
+                device.state = "detaching"
+        return ring, served
+
     def give_image(self, device: Device, served: ServedImage) -> None:
         """The image's side is there."""
         with self.lock:

@@ -49,19 +49,25 @@ class Ring:
         self._device: Device | None = None  # kept alive while C may use it
         self.id = ring_id
 
+    @property
+    def _handle(self) -> Any:
+        if self._ring == ffi.NULL:
+            raise ValueError("this Ring is unbound")
+        return self._ring
+
     def set_device(self, device: Device | None) -> None:
         """Data commands, also those that waited, go to device from now on; None: they wait again."""
         handle = ffi.NULL if device is None else device.handle
-        check(lib.obd_ring_set_device(self._ring, handle, RING_THREAD_TIMEOUT_MS))
+        check(lib.obd_ring_set_device(self._handle, handle, RING_THREAD_TIMEOUT_MS))
         self._device = device
 
     def set_broken(self, error: OverlayBDError) -> None:
         """Data commands, also those that waited, fail from now on with what error means."""
-        check(lib.obd_ring_set_broken(self._ring, status_of(error), RING_THREAD_TIMEOUT_MS))
+        check(lib.obd_ring_set_broken(self._handle, status_of(error), RING_THREAD_TIMEOUT_MS))
 
     def stats(self) -> RingStats:
         out = ffi.new("struct obd_ring_stats *")
-        check(lib.obd_ring_stats(self._ring, out, RING_THREAD_TIMEOUT_MS))
+        check(lib.obd_ring_stats(self._handle, out, RING_THREAD_TIMEOUT_MS))
         return RingStats(
             out.nr_commands, out.nr_in_flight, out.nr_waiting, out.nr_batches, bool(out.is_broken)
         )
@@ -73,7 +79,7 @@ class Ring:
         daemon.  Raises TimeoutExpiredError when commands still run; the ring is then
         stopped, and unbind may be called again.
         """
-        check(lib.obd_ring_unbind(self._ring, int(leave_parked), timeout_ms))
+        check(lib.obd_ring_unbind(self._handle, int(leave_parked), timeout_ms))
         self._ring = ffi.NULL
         self._device = None
 

@@ -146,6 +146,26 @@ def test_the_configuration_of_the_reference_s_snapshotter_is_served(
     assert password_registry.nr_gets(repository, layers[1].digest) == 0, "it lay in its dir"
 
 
+def test_merge_and_commit_take_what_lies_in_a_registry(
+    open_registry, client_of, repository, stack, home, tmp_path, program, tool
+):
+    layers, disk = stack
+    push_image(client_of(open_registry.host), repository, layers)
+    reference = f"{open_registry.host}/{repository}"
+    assert program("image", "merge", reference, "-o", tmp_path / "merged").returncode == 0
+    upper = tmp_path / "upper"
+    with NbdProcess(reference, "--writable", "--upper", upper) as server:
+        write = [tool("qemu-io"), "-f", "raw", "-c", "write -q -P 7 8192 4096", server.uri]
+        subprocess.run(write, check=True)
+    committed = program("image", "commit", upper / "config.v1.json", "-o", tmp_path / "top", "--json")
+    assert committed.returncode == 0, committed.stderr
+    for name, files in (("a", ["merged"]), ("b", ["merged", "top"])):
+        paths = [tmp_path / file for file in files]
+        assert program("image", "export", *paths, "-o", tmp_path / name).returncode == 0
+    assert (tmp_path / "a").read_bytes() == disk
+    assert (tmp_path / "b").read_bytes() == disk[:8192] + b"\7" * 4096 + disk[12288:]
+
+
 # ---- what cannot be had ------------------------------------------------------------------
 
 

@@ -113,6 +113,22 @@ def test_a_disk_whose_registry_is_down_at_the_start_is_opened_when_it_is_back(da
     daemon.detach("d")
 
 
+def test_a_daemon_stops_while_it_waits_for_a_registry(daemon, registry, reference):
+    attach(daemon, reference)
+    daemon.kill()
+    registry.stop()
+    run("rm", "-r", daemon.folder / "state/cache")
+    daemon.start()
+    wait_until(lambda: daemon.client.status("d").state == "opening")
+    assert daemon.stop() < 10
+    assert daemon.process.returncode == 0
+    assert "Traceback" not in daemon.log()
+    registry.start()
+    daemon.start()
+    wait_until(lambda: daemon.client.status("d").state == "ready")
+    daemon.detach("d")
+
+
 def test_a_disk_that_waits_for_a_registry_can_be_detached(daemon, registry, reference):
     attach(daemon, reference)
     daemon.kill()
