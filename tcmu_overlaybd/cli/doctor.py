@@ -23,10 +23,13 @@ DAEMON_TIMEOUT_S = 5
 
 
 @click.command()
+@click.option(
+    "--registry", metavar="HOST[:PORT]", help="Ask this registry, too, with the password kept for it."
+)
 @daemon_socket
 @json_output
 @verbosity
-def doctor(*, socket_path: Path | None, as_json: bool) -> int:
+def doctor(*, registry: str | None, socket_path: Path | None, as_json: bool) -> int:
     """Say what is missing for disks on this machine. Exit code 4 when something is."""
     found = [
         Fact("version", True, __version__),
@@ -34,6 +37,7 @@ def doctor(*, socket_path: Path | None, as_json: bool) -> int:
         helper_fact(),
         *facts(),
         daemon_fact(socket_path),
+        *remote_facts(registry),
     ]
     if as_json:
         print_json([asdict(fact) for fact in found])
@@ -73,3 +77,17 @@ def daemon_fact(socket_path: Path | None) -> Fact:
     if version.version != __version__:
         return Fact("daemon", False, f"{detail}: not this version", "restart it")
     return Fact("daemon", True, detail)
+
+
+def remote_facts(registry: str | None) -> list[Fact]:
+    """As the configuration says that $TCMU_OVERLAYBD_CONFIG names."""
+    from tcmu_overlaybd.cli.registry_facts import cache_fact, passwords_fact, registry_fact
+    from tcmu_overlaybd.cli.store import CONFIG_VARIABLE, chosen_settings
+    from tcmu_overlaybd.registry.docker_config import docker_config_path
+
+    try:
+        settings = chosen_settings()
+    except OverlayBDError as error:
+        return [Fact("configuration", False, str(error), f"mend the file that ${CONFIG_VARIABLE} names")]
+    asked = [registry_fact(registry, settings)] if registry else []
+    return [cache_fact(settings), passwords_fact(docker_config_path()), *asked]

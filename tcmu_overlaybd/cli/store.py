@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tcmu_overlaybd.remote.settings import StoreSettings
     from tcmu_overlaybd.remote.store import BlobStore
 
 CONFIG_VARIABLE = "TCMU_OVERLAYBD_CONFIG"
@@ -20,11 +21,16 @@ CONFIG_VARIABLE = "TCMU_OVERLAYBD_CONFIG"
 
 def open_store() -> BlobStore:
     """To be closed, as a context, after what was opened from it."""
-    from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
     from tcmu_overlaybd.remote.cache_folder import user_folder
-    from tcmu_overlaybd.remote.settings import settings_of
     from tcmu_overlaybd.remote.store import BlobStore
 
+    return BlobStore(replace(chosen_settings(), folder=user_folder()))
+
+
+def chosen_settings() -> StoreSettings:
+    """Of the configuration that is named; its folder is the one that a daemon of this user has."""
+    from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
+    from tcmu_overlaybd.remote.settings import settings_of
+
     path = os.environ.get(CONFIG_VARIABLE)
-    settings = settings_of(load_service_config(Path(path)) if path else ServiceConfig())
-    return BlobStore(replace(settings, folder=user_folder()))
+    return settings_of(load_service_config(Path(path)) if path else ServiceConfig())

@@ -55,6 +55,11 @@ class TokenCache:
         """Whether the registry has wanted to know who we are."""
         return bool(self._challenges)
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The ways that it has offered, in lower case: ``basic``, ``bearer``."""
+        return tuple(dict.fromkeys(challenge.scheme for challenge in self._challenges))
+
     def authorization(self, scopes: Sequence[Scope], deadline: Deadline) -> Authorization | None:
         """What to send; None as long as the registry has not asked for anything."""
         if not self._challenges:
