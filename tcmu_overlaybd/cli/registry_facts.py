@@ -66,7 +66,7 @@ def owner_of(path: Path) -> str:
 def reasons_to_keep_nothing(place: Path, settings: StoreSettings) -> Iterable[str]:
     """A sentence each, with what to do."""
     if not is_writable(place):
-        yield f"nothing is kept: {owner_of(place)} owns it, and it is not writable: mend that, or set cache.dir"
+        yield f"nothing is kept: {owner_of(place)} owns it and it is not writable: mend that or set cache.dir"
         return
     free = shutil.disk_usage(place).free
     if free <= settings.free_floor_bytes:
