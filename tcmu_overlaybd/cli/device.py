@@ -146,15 +146,22 @@ def list_devices(*, socket_path: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--cache", "of_cache", is_flag=True, help="Of the cache that all devices share, instead.")
 @daemon_socket
 @json_output
 @verbosity
-def status(*, name: str | None, socket_path: Path | None, as_json: bool) -> None:
+def status(*, name: str | None, of_cache: bool, socket_path: Path | None, as_json: bool) -> None:
     """Say everything about one device, or about all.
 
     NAME may also be given as /dev/sdX, /dev/overlaybd/NAME, or any link to the disk.
     """
+    if of_cache and name is not None:
+        raise UsageError("--cache is of all devices: leave NAME out")
     client = connect(socket_path)
+    if of_cache:
+        totals = msgspec.to_builtins(client.cache())
+        (print_json if as_json else print_fields)(totals)
+        return
     if name is not None:
         show(msgspec.to_builtins(client.status(device_name(name))), as_json=as_json)
         return

@@ -12,6 +12,7 @@ import msgspec
 
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
+    CacheStatus,
     CommitRequest,
     Committed,
     DetachRequest,
@@ -46,6 +47,9 @@ class Client:
 
     def status(self, name: str) -> DeviceStatus:
         return self._ask("GET", f"/v1/devices/{name}", None, DeviceStatus, SLACK_S)
+
+    def cache(self) -> CacheStatus:
+        return self._ask("GET", "/v1/cache", None, CacheStatus, SLACK_S)
 
     def attach(self, request: AttachRequest) -> DeviceStatus:
         return self._ask("POST", "/v1/devices", request, DeviceStatus, request.timeout + SLACK_S)

@@ -24,6 +24,7 @@ import msgspec
 
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
+    CacheStatus,
     CommitRequest,
     Committed,
     DetachRequest,
@@ -50,6 +51,7 @@ class Api(Protocol):
     def version(self) -> Version: ...
     def devices(self) -> DeviceList: ...
     def status(self, name: str) -> DeviceStatus: ...
+    def cache(self) -> CacheStatus: ...
     def attach(self, request: AttachRequest) -> DeviceStatus: ...
     def detach(self, name: str, request: DetachRequest) -> DeviceStatus: ...
     def commit(self, name: str, request: CommitRequest) -> Committed: ...
@@ -218,6 +220,7 @@ NAME = "([A-Za-z0-9._-]+)"
 ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] = (
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
     ("GET", re.compile("/v1/devices"), lambda api, _body: api.devices()),
+    ("GET", re.compile("/v1/cache"), lambda api, _body: api.cache()),
     ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),
     ("POST", re.compile("/v1/devices"), _attach),
     ("POST", re.compile(f"/v1/devices/{NAME}/commit"), _commit),

@@ -16,6 +16,7 @@ from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import (
     API_VERSION,
     AttachRequest,
+    CacheStatus,
     CommitRequest,
     Committed,
     DetachRequest,
@@ -23,6 +24,7 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceStatus,
     Version,
 )
+from tcmu_overlaybd.daemon.remote_numbers import cache_numbers
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.errors import FailedError, OverlayBDError
 
@@ -41,6 +43,7 @@ class Devices:
         """pool runs what the last daemon left to be done."""
         self._table = resources.table
         self._state = resources.state
+        self._store = resources.store
         self._pool = pool
         self._attacher = Attacher(resources)
         self._detacher = Detacher(resources)
@@ -58,6 +61,9 @@ class Devices:
         device = self._table.find(name)
         with self._table.lock:
             return device.status()
+
+    def cache(self) -> CacheStatus:
+        return cache_numbers(self._store)
 
     def attach(self, request: AttachRequest) -> DeviceStatus:
         return self._attacher.attach(request)

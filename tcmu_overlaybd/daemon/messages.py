@@ -1,7 +1,7 @@
 """What goes over the control socket, version 1: JSON on both ends made from these structs.
 
-``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``POST /v1/devices``
-(an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``), ``DELETE
+``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``GET /v1/cache``,
+``POST /v1/devices`` (an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``), ``DELETE
 /v1/devices/NAME`` (a ``DetachRequest``). An answer that is no success is a ``Failure``.
 Keys may be added; none changes its meaning within /v1.
 """
@@ -159,6 +159,19 @@ class DeviceStatus(msgspec.Struct, frozen=True):
 
 class DeviceList(msgspec.Struct, frozen=True):
     devices: tuple[DeviceStatus, ...]
+
+
+class CacheStatus(msgspec.Struct, frozen=True):
+    """The daemon's cache.  Sizes in bytes; the last three count chunks since the daemon's start."""
+
+    folder: str
+    is_open: bool  # a daemon opens it with the first image that comes from a registry
+    limit_bytes: int
+    used_bytes: int = 0
+    blobs: int = 0
+    evicted: int = 0
+    damaged: int = 0  # found so when read, and fetched again
+    not_kept: int = 0  # served without caching: no room, or a folder that keeps nothing
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tcmu_overlaybd.daemon.messages import DownloadStatus, RemoteLayer
+from tcmu_overlaybd.daemon.messages import CacheStatus, DownloadStatus, RemoteLayer
 from tcmu_overlaybd.remote.blob import RemoteBlob
 from tcmu_overlaybd.remote.download import DownloadProgress
+from tcmu_overlaybd.remote.store import BlobStore
 
 
 def remote_numbers(blobs: Sequence[RemoteBlob], download: DownloadProgress | None) -> dict[str, Any]:
@@ -47,3 +48,11 @@ def remote_layer(blob: RemoteBlob) -> RemoteLayer:
         errors=stats.errors,
         is_local=stats.is_local,
     )
+
+
+def cache_numbers(store: BlobStore) -> CacheStatus:
+    """Of the cache that all devices share."""
+    stats, settings = store.cache_stats(), store.settings
+    if stats is None:
+        return CacheStatus(str(settings.folder), False, settings.limit_bytes)
+    return CacheStatus(str(settings.folder), True, **asdict(stats))

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tcmu_overlaybd.cli.device import show
-from tcmu_overlaybd.daemon.messages import DeviceStatus
-from tcmu_overlaybd.daemon.remote_numbers import remote_numbers
+from tcmu_overlaybd.daemon.messages import CacheStatus, DeviceStatus
+from tcmu_overlaybd.daemon.remote_numbers import cache_numbers, remote_numbers
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.registry.docker_config import DockerConfig
@@ -31,15 +31,21 @@ def blobs(tmp_path):
 
 
 @pytest.fixture
-def opened(registry, client_of, blobs, tmp_path):
-    push_image(client_of(registry.host), "r", blobs)
+def store(tmp_path):
     settings = StoreSettings(
         folder=tmp_path / "cache",
         free_floor_bytes=0,
         transport=Transport(proxy="", connect_timeout_s=1.0),
         credentials=DockerConfig(tmp_path / "config.json"),
     )
-    with BlobStore(settings) as store, open_image(f"{registry.host}/r", store=store) as image:
+    with BlobStore(settings) as store:
+        yield store
+
+
+@pytest.fixture
+def opened(registry, client_of, blobs, store):
+    push_image(client_of(registry.host), "r", blobs)
+    with open_image(f"{registry.host}/r", store=store) as image:
         yield image
 
 
@@ -80,3 +86,13 @@ def test_the_text_of_status_says_it_and_is_silent_of_it_for_a_local_disk(opened,
     text = capsys.readouterr().out
     assert "fetched" not in text
     assert "registry" not in text
+
+
+def test_the_cache_is_closed_at_first_and_then_holds_what_the_layers_say_is_cached(store, request):
+    limit = store.settings.limit_bytes
+    assert cache_numbers(store) == CacheStatus(str(store.settings.folder), False, limit)
+    device = numbers(request.getfixturevalue("opened"))
+    cache = cache_numbers(store)
+    assert (cache.is_open, cache.blobs, cache.limit_bytes) == (True, 2, limit)
+    assert device.bytes_cached <= cache.used_bytes  # maps take room, too
+    assert (cache.evicted, cache.damaged, cache.not_kept) == (0, 0, 0)

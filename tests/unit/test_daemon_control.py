@@ -12,6 +12,7 @@ from tcmu_overlaybd.daemon import control
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
+    CacheStatus,
     DetachRequest,
     DeviceList,
     DeviceStatus,
@@ -43,6 +44,9 @@ class Devices:
         if name not in self.known:
             raise errors.MissingError(f"{name}: no such device")
         return self.known[name]
+
+    def cache(self):
+        return CacheStatus("/cache", True, 100, used_bytes=64, evicted=3)
 
     def attach(self, request):
         if request.name == "dead":
@@ -85,6 +89,7 @@ def test_attach_status_list_detach_go_over_the_socket(client):
     assert client.detach("a", DetachRequest(force=True)) == made
     assert client.devices() == ()
     assert client.version().pid == 7
+    assert client.cache() == CacheStatus("/cache", True, 100, used_bytes=64, evicted=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
