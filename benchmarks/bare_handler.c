@@ -3,7 +3,8 @@
  *   bare_handler NAME FILE
  *
  * Waits for the UIO device of the backstore NAME, maps its ring, and answers every READ
- * with a preadv of FILE straight into the kernel's data area.  No libtcmu, no netlink
+ * with a preadv of FILE straight into the kernel's data area, every WRITE with a pwritev
+ * of it.  No libtcmu, no netlink
  * (the backstore is made with nl_reply_supported=-1), one thread, commands completed in
  * order: what the physical limit of the transport is on this kernel.  What describes the
  * disk is answered as we answer it where it matters for speed: 1 MiB transfers.
@@ -166,13 +167,11 @@ static size_t describe(const struct bare *bare, const uint8_t *cdb, uint8_t *ans
     switch (cdb[0]) {
     case 0x12:
         return describe_inquiry(cdb, answer);
-    case 0x1a: /* MODE SENSE: no page, write-protected */
+    case 0x1a: /* MODE SENSE: no page */
         answer[0] = 3;
-        answer[2] = 0x80;
         return 4;
     case 0x5a:
         answer[1] = 6;
-        answer[3] = 0x80;
         return 8;
     case 0x25:
     case 0x9e:
@@ -184,7 +183,11 @@ static size_t describe(const struct bare *bare, const uint8_t *cdb, uint8_t *ans
 
 /* ---- one command -------------------------------------------------------------- */
 
-static bool read_disk(const struct bare *bare, const struct tcmu_cmd_entry *entry, uint64_t sector, uint64_t nr)
+/* preadv or pwritev. */
+typedef ssize_t transfer(int fd, const struct iovec *iov, int nr_iov, off_t offset);
+
+static bool move(const struct bare *bare, const struct tcmu_cmd_entry *entry, transfer *transfer, uint64_t sector,
+                 uint64_t nr)
 {
     struct iovec iov[MAX_PIECES];
     int nr_iov = entry->req.iov_cnt < MAX_PIECES ? (int)entry->req.iov_cnt : MAX_PIECES;
@@ -192,7 +195,7 @@ static bool read_disk(const struct bare *bare, const struct tcmu_cmd_entry *entr
         iov[i].iov_base = bare->map + (size_t)entry->req.iov[i].iov_base;
         iov[i].iov_len = entry->req.iov[i].iov_len;
     }
-    return preadv(bare->file, iov, nr_iov, (off_t)(sector * SECTOR)) == (ssize_t)(nr * SECTOR);
+    return transfer(bare->file, iov, nr_iov, (off_t)(sector * SECTOR)) == (ssize_t)(nr * SECTOR);
 }
 
 static void copy_answer(const struct bare *bare, const struct tcmu_cmd_entry *entry, const uint8_t *answer, size_t left)
@@ -212,9 +215,13 @@ static bool run_command(const struct bare *bare, const struct tcmu_cmd_entry *en
     size_t length;
     switch (cdb[0]) {
     case 0x28:
-        return read_disk(bare, entry, get_big_endian(cdb + 2, 4), get_big_endian(cdb + 7, 2));
+        return move(bare, entry, preadv, get_big_endian(cdb + 2, 4), get_big_endian(cdb + 7, 2));
     case 0x88:
-        return read_disk(bare, entry, get_big_endian(cdb + 2, 8), get_big_endian(cdb + 10, 4));
+        return move(bare, entry, preadv, get_big_endian(cdb + 2, 8), get_big_endian(cdb + 10, 4));
+    case 0x2a:
+        return move(bare, entry, pwritev, get_big_endian(cdb + 2, 4), get_big_endian(cdb + 7, 2));
+    case 0x8a:
+        return move(bare, entry, pwritev, get_big_endian(cdb + 2, 8), get_big_endian(cdb + 10, 4));
     case 0x00: /* TEST UNIT READY, START STOP UNIT, SYNCHRONIZE CACHE */
     case 0x1b:
     case 0x35:
@@ -261,7 +268,7 @@ int main(int argc, char **argv)
     struct stat st;
     if (argc != 3)
         errx(2, "usage: bare_handler NAME FILE");
-    bare.file = open(argv[2], O_RDONLY | O_CLOEXEC);
+    bare.file = open(argv[2], O_RDWR | O_CLOEXEC);
     if (bare.file < 0 || fstat(bare.file, &st) != 0)
         err(1, "%s", argv[2]);
     bare.nr_sectors = (uint64_t)st.st_size / SECTOR;

@@ -7,6 +7,7 @@ the other, again and again.  Prints one JSON object a figure, as __main__ does.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.pairs import compare, limit
 from benchmarks.resident import LIMIT_MB, resident_mb
@@ -26,7 +29,9 @@ from tcmu_overlaybd.lio.backstore import HBA, serial_number
 from tcmu_overlaybd.lio.fabric import LoopbackPort
 
 GOAL = 0.7
+WRITE_GOAL = 0.5
 FIO_SECONDS = 0.7
+FIO_WRITES = 2500  # the log of the upper grows by each, in the memory of the guest
 TIMEOUT_S = 60.0
 BARE = "bare"
 
@@ -58,12 +63,18 @@ def _answers(client: Client) -> bool:
 
 
 @contextmanager
-def our_disk(client: Client, name: str, layers: list[Path]) -> Iterator[str]:
-    status = client.attach(AttachRequest(source=tuple(map(str, layers)), name=name))
+def our_disk(client: Client, name: str, layers: list[Path], upper: Path | None = None) -> Iterator[str]:
+    """Read-only, or with an upper that is gone afterwards."""
+    request = AttachRequest(source=tuple(map(str, layers)), name=name)
+    if upper is not None:
+        request = msgspec.structs.replace(request, writable=True, upper=str(upper))
+    status = client.attach(request)
     try:
         yield status.disk
     finally:
         client.detach(name, DetachRequest(force=True))
+        if upper is not None:
+            shutil.rmtree(upper)
 
 
 @contextmanager
@@ -90,11 +101,20 @@ def bare_disk(program: Path, raw: Path) -> Iterator[str]:
 
 def read_rate(disk: str, depth: int) -> float:
     """4 KiB random reads a second."""
-    command = ["fio", "--name=read", f"--filename={disk}", "--rw=randread", "--bs=4k", "--direct=1"]
-    command += ["--ioengine=libaio", f"--iodepth={depth}", "--time_based", f"--runtime={FIO_SECONDS}"]
+    return _rate(disk, depth, "read", ["--time_based", f"--runtime={FIO_SECONDS}"])
+
+
+def write_rate(disk: str, depth: int) -> float:
+    """4 KiB random writes a second, acknowledged and not flushed."""
+    return _rate(disk, depth, "write", [f"--number_ios={FIO_WRITES}"])
+
+
+def _rate(disk: str, depth: int, direction: str, length: list[str]) -> float:
+    command = ["fio", f"--name={direction}", f"--filename={disk}", f"--rw=rand{direction}", "--bs=4k"]
+    command += ["--direct=1", "--ioengine=libaio", f"--iodepth={depth}", *length]
     command += ["--randrepeat=1", "--norandommap", "--output-format=json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]["read"]["iops"])
+    return float(json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0][direction]["iops"])
 
 
 def main() -> None:
@@ -125,6 +145,18 @@ def main() -> None:
                     partial(read_rate, bare, depth),
                     unit="reads/s",
                     at_least=GOAL,
+                    nr_pairs=arguments.pairs,
+                )
+                print(result.as_json(), flush=True)
+        for depth in (1, 32):
+            upper = folder / f"upper-{depth}"
+            with our_disk(client, "writable", [layer], upper) as ours, bare_disk(arguments.bare, raw) as bare:
+                result = compare(
+                    f"TCMU in the VM, 4 KiB random writes, QD {depth}",
+                    partial(write_rate, ours, depth),
+                    partial(write_rate, bare, depth),
+                    unit="writes/s",
+                    at_least=WRITE_GOAL,
                     nr_pairs=arguments.pairs,
                 )
                 print(result.as_json(), flush=True)
