@@ -5,10 +5,18 @@
  * where ranges need no lock, its only shared writes are to the thread's own shard.
  * When its bytes are not at hand it goes the long way like every other command.
  *
+ * A small write may go the short way too, because handing it over costs more than a
+ * copy to the page cache.  Its range is its own meanwhile, as on the long way, so that
+ * memory and index see overlapping writes in one order; when the range or the upper is
+ * busy, or the disk behind it is, it goes the long way (upper_try_write).
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "base/checked.h"
 #include "command/state.h"
+
+/* As long as it may keep a front's thread from its other devices. */
+#define MAX_INLINE_WRITE (64u << 10)
 
 static bool is_write(const struct command *command)
 {
@@ -75,12 +83,33 @@ static enum obd_status try_read(struct command *command)
     return status;
 }
 
+static enum obd_status try_write(struct command *command)
+{
+    struct device *device = command->device;
+    command->range =
+        (struct range_lock_holder){.offset = command->offset, .length = command->length, .is_exclusive = true};
+    if (!range_lock_try(&device->ranges, &command->range))
+        return OBD_E_AGAIN;
+    struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
+    enum obd_status status = image_try_write(device->image, &cursor, command->length, command->offset);
+    range_lock_release(&device->ranges, &command->range);
+    return status;
+}
+
+/* Discards may cut up as much of the index as there is; who wants FUA waits for the disk. */
+static enum obd_status try_now(struct command *command)
+{
+    if (command->kind == COMMAND_READ)
+        return try_read(command);
+    if (command->kind == COMMAND_WRITE && !command->fua && command->length <= MAX_INLINE_WRITE)
+        return try_write(command);
+    return OBD_E_AGAIN;
+}
+
 /* True: it is done, and its front's again. */
 static bool run_inline(struct command *command)
 {
-    if (command->kind != COMMAND_READ)
-        return false; /* writes may wait for the disk in many places */
-    enum obd_status status = try_read(command);
+    enum obd_status status = try_now(command);
     if (status == OBD_E_AGAIN || status == OBD_E_MISS)
         return false;
     command_end_at_once(command, status);

@@ -20,7 +20,7 @@
 #define MAX_EVENTS 16
 /* Deadlines are seconds long; looking at them twice a second is exact enough. */
 #define LOOK_INTERVAL_NS (500 * NS_PER_MS)
-/* Bytes of small commands that a turn reads by itself: some 100 microseconds, so
+/* Bytes of small commands that a turn moves by itself: some 100 microseconds, so
  * that other rings of the thread are not kept waiting. */
 #define INLINE_BYTES (128u << 10)
 

@@ -39,7 +39,7 @@ struct ring_thread {
     struct list to_kick;   /* struct ring, by its kick_link: answered, the kernel does not know yet */
     bool has_deadlines;    /* something may be waiting for a device or for Python */
     uint64_t next_look_ns; /* at the clock, when has_deadlines */
-    uint64_t inline_left;  /* bytes that may still be read on this thread in this turn */
+    uint64_t inline_left;  /* bytes that may still be moved on this thread in this turn */
     bool is_last_ring;     /* of the turn */
 
     pthread_mutex_t lock;     /* guards what follows; nothing is called under it */

@@ -160,6 +160,12 @@ enum obd_status image_write(struct image *image, struct iov_cursor *cursor, uint
     return image->upper == NULL ? refuse_write(image) : upper_write(image->upper, cursor, length, offset);
 }
 
+enum obd_status image_try_write(struct image *image, struct iov_cursor *cursor, uint64_t length, uint64_t offset)
+{
+    assert(range_is_inside(offset, length, image->virtual_size));
+    return image->upper == NULL ? refuse_write(image) : upper_try_write(image->upper, cursor, length, offset);
+}
+
 enum obd_status image_discard(struct image *image, uint64_t length, uint64_t offset)
 {
     assert(range_is_inside(offset, length, image->virtual_size));

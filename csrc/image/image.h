@@ -40,6 +40,7 @@ enum obd_status image_read(struct image *image, const struct read_context *conte
 
 /* The upper's, with OBD_E_READ_ONLY when there is none. */
 enum obd_status image_write(struct image *image, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
+enum obd_status image_try_write(struct image *image, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
 enum obd_status image_discard(struct image *image, uint64_t length, uint64_t offset);
 enum obd_status image_flush(struct image *image);
 

@@ -74,6 +74,11 @@ bool upper_is_read_only(const struct upper *upper);
  * upper_wait.  OBD_E_NO_SPACE fails this write only. */
 enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
 
+/* As upper_write, for a thread that others wait for: OBD_E_AGAIN, and nothing happened,
+ * also when this could take longer than a write to the page cache does (see
+ * upper_write.c). */
+enum obd_status upper_try_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset);
+
 /* [offset, offset + length) reads as zeros.  As upper_write. */
 enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t offset);
 

@@ -112,7 +112,9 @@ static void run_and_keep_result(struct upper *upper)
     upper->flush_begun++;
     pthread_mutex_unlock(&upper->flush_lock);
 
+    atomic_store(&upper->is_syncing, true);
     enum obd_status status = run_pair(upper);
+    atomic_store(&upper->is_syncing, false);
     const char *text = status == OBD_OK ? "" : status_text();
 
     pthread_mutex_lock(&upper->map_lock);

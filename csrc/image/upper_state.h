@@ -19,6 +19,7 @@
 #define OBD_IMAGE_UPPER_STATE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "image/journal.h"
 #include "image/upper.h"
@@ -42,6 +43,10 @@ struct upper {
     char holder[JOURNAL_HOLDER_SIZE];
     uint64_t replayed;
     bool is_read_only; /* opened so, or failed at an earlier start */
+
+    /* Its disk, as upper_try_write sees it. */
+    atomic_bool is_syncing;           /* a flush pair waits for it */
+    _Atomic uint64_t trusted_from_ns; /* it has kept a writer waiting not long before */
 
     pthread_mutex_t flush_lock; /* guards group commit */
     pthread_cond_t flush_done;

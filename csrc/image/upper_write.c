@@ -10,6 +10,12 @@
  *
  * Whatever happens later, a promise is given back or becomes a record.
  *
+ * upper_try_write is for a front's own thread, which serves other devices too.  It does
+ * the same, but gives up before the first promise when a lock is taken or disk space has
+ * to be asked for.  What is left are two writes to the page cache, into space that is
+ * there, and these wait for the disk only when it is behind: so it gives up as well
+ * while a sync is under way, and for a second after a write that took long.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <assert.h>
@@ -26,6 +32,11 @@
 /* The timed flush comes early when this much is unflushed, so that the pages that
  * only we can clean stay bounded. */
 #define UNFLUSHED_LIMIT (UINT64_C(256) << 20)
+
+/* A write to the page cache that takes longer has waited for the disk, not just for a
+ * processor; for so long it is then left to the workers. */
+#define SLOW_NS     (50 * NS_PER_MS)
+#define DISTRUST_NS NS_PER_SECOND
 
 /* What one command was promised. */
 struct reservation {
@@ -113,19 +124,43 @@ static void release(struct upper *upper, const struct reservation *r)
     pthread_mutex_unlock(&upper->map_lock);
 }
 
-static enum obd_status reserve(struct upper *upper, struct reservation *r)
+/* Under reserve_lock: is the space there already? */
+static bool has_disk(const struct upper *upper, const struct reservation *r, uint64_t index_end)
 {
-    pthread_mutex_lock(&upper->reserve_lock);
-    pthread_mutex_lock(&upper->map_lock);
+    return index_end <= upper->index_room && upper->log_end + r->log_bytes <= upper->log_room;
+}
+
+/* Under reserve_lock and map_lock, of which the second is given up. */
+static enum obd_status reserve_locked(struct upper *upper, struct reservation *r, bool nowait)
+{
     enum obd_status status = promise(upper, r);
     uint64_t index_end = upper->index_length + upper->entries_owed * UPPER_ENTRY_SIZE;
     /* Look-ups go on while the disk is asked. */
     pthread_mutex_unlock(&upper->map_lock);
-    if (status == OBD_OK) {
-        status = reserve_disk(upper, r, index_end);
-        if (status != OBD_OK)
-            release(upper, r);
-    }
+    if (status != OBD_OK)
+        return status;
+    status = nowait && !has_disk(upper, r, index_end) ? OBD_E_AGAIN : reserve_disk(upper, r, index_end);
+    if (status != OBD_OK)
+        release(upper, r);
+    return status;
+}
+
+static enum obd_status reserve(struct upper *upper, struct reservation *r)
+{
+    pthread_mutex_lock(&upper->reserve_lock);
+    pthread_mutex_lock(&upper->map_lock);
+    enum obd_status status = reserve_locked(upper, r, false);
+    pthread_mutex_unlock(&upper->reserve_lock);
+    return status;
+}
+
+static enum obd_status try_reserve(struct upper *upper, struct reservation *r)
+{
+    if (pthread_mutex_trylock(&upper->reserve_lock) != 0)
+        return OBD_E_AGAIN;
+    enum obd_status status = OBD_E_AGAIN;
+    if (pthread_mutex_trylock(&upper->map_lock) == 0)
+        status = reserve_locked(upper, r, true);
     pthread_mutex_unlock(&upper->reserve_lock);
     return status;
 }
@@ -183,6 +218,26 @@ static enum obd_status record(struct upper *upper, const struct reservation *r, 
 
 /* ---- commands ---- */
 
+static struct reservation data_reservation(uint64_t length)
+{
+    return (struct reservation){.nr_segments = record_nr_segments(JOURNAL_DATA, length), .log_bytes = length};
+}
+
+static enum obd_status write_reserved(struct upper *upper, const struct reservation *r, struct iov_cursor *cursor,
+                                      uint64_t length, uint64_t offset)
+{
+    HOOK("upper.reserved");
+    enum obd_status status = file_write_iov(upper->data, cursor, length, r->place);
+    if (status != OBD_OK) {
+        /* Its place in the log stays empty, and nothing will ever point there. */
+        release(upper, r);
+        return status_prefix(status, "upper %s", upper->name);
+    }
+    HOOK("upper.data_written");
+    struct journal_record made = {.offset = offset, .length = length, .place = r->place, .kind = JOURNAL_DATA};
+    return record(upper, r, &made);
+}
+
 enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset)
 {
     assert(is_aligned(offset | length, SECTOR_SIZE));
@@ -190,20 +245,31 @@ enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint
         return upper_refuse(upper);
     if (length == 0)
         return OBD_OK;
-    struct reservation r = {.nr_segments = record_nr_segments(JOURNAL_DATA, length), .log_bytes = length};
+    struct reservation r = data_reservation(length);
     enum obd_status status = reserve(upper, &r);
+    return status == OBD_OK ? write_reserved(upper, &r, cursor, length, offset) : status;
+}
+
+static bool is_disk_at_ease(const struct upper *upper, uint64_t now_ns)
+{
+    return !atomic_load(&upper->is_syncing) && now_ns >= atomic_load(&upper->trusted_from_ns);
+}
+
+enum obd_status upper_try_write(struct upper *upper, struct iov_cursor *cursor, uint64_t length, uint64_t offset)
+{
+    assert(is_aligned(offset | length, SECTOR_SIZE) && length > 0);
+    uint64_t begin_ns = clock_now_ns();
+    struct reservation r = data_reservation(length);
+    if (upper->is_read_only || !is_disk_at_ease(upper, begin_ns))
+        return OBD_E_AGAIN;
+    enum obd_status status = try_reserve(upper, &r);
     if (status != OBD_OK)
         return status;
-    HOOK("upper.reserved");
-    status = file_write_iov(upper->data, cursor, length, r.place);
-    if (status != OBD_OK) {
-        /* Its place in the log stays empty, and nothing will ever point there. */
-        release(upper, &r);
-        return status_prefix(status, "upper %s", upper->name);
-    }
-    HOOK("upper.data_written");
-    return record(upper, &r,
-                  &(struct journal_record){.offset = offset, .length = length, .place = r.place, .kind = JOURNAL_DATA});
+    status = write_reserved(upper, &r, cursor, length, offset);
+    uint64_t end_ns = clock_now_ns();
+    if (end_ns - begin_ns > SLOW_NS)
+        atomic_store(&upper->trusted_from_ns, end_ns + DISTRUST_NS);
+    return status;
 }
 
 enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t offset)

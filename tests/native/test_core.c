@@ -311,41 +311,53 @@ TEST(test_core_overlapping_commands_agree_when_the_journal_is_tiny)
 /* One thread writes a whole range with a new stamp, then its sectors one by one with
  * the same, so that a read of the range needs many look-ups in the index.  The bytes
  * have one stamp at any time; a read that a write could get into would see two. */
-#define WHOLE 256u
+#define MAX_WHOLE 256u
 
+static unsigned whole; /* sectors */
 static atomic_bool is_over;
 
 static void *write_whole_then_pieces(void *argument)
 {
-    static struct sector sectors[WHOLE];
+    static struct sector sectors[MAX_WHOLE];
     (void)argument;
-    for (uint64_t stamp = 1; stamp <= 60; stamp++) {
-        for (uint64_t i = 0; i < WHOLE; i++)
+    for (uint64_t stamp = 1; stamp <= 400; stamp++) {
+        for (uint64_t i = 0; i < whole; i++)
             sector_fill(&sectors[i], i, stamp);
-        CHECK_OK(run(&shared, OBD_COMMAND_WRITE, 0, WHOLE, sectors));
-        for (uint64_t i = 0; i < WHOLE; i += 2)
+        CHECK_OK(run(&shared, OBD_COMMAND_WRITE, 0, whole, sectors));
+        for (uint64_t i = 0; i < whole; i += 2)
             CHECK_OK(run(&shared, OBD_COMMAND_WRITE, i, 1, &sectors[i]));
     }
     atomic_store(&is_over, true);
     return NULL;
 }
 
-TEST(test_core_read_sees_a_write_wholly_or_not_at_all)
+static void read_while_all_is_written(unsigned nr)
 {
-    static struct sector sectors[WHOLE];
+    static struct sector sectors[MAX_WHOLE];
     struct core *core = core_make(2, 0);
     pthread_t writer;
     shared = disk_make(core, (struct disk_params){.has_upper = true});
+    whole = nr;
     atomic_store(&is_over, false);
     CHECK(pthread_create(&writer, NULL, write_whole_then_pieces, NULL) == 0);
     while (!atomic_load(&is_over)) {
-        CHECK_OK(run(&shared, OBD_COMMAND_READ, 0, WHOLE, sectors));
-        for (uint64_t i = 0; i < WHOLE; i++)
+        CHECK_OK(run(&shared, OBD_COMMAND_READ, 0, whole, sectors));
+        for (uint64_t i = 0; i < whole; i++)
             CHECK(sector_check(&sectors[i], i) == sectors[0].stamp);
     }
     pthread_join(writer, NULL);
     disk_drop(&shared);
     core_close(core);
+}
+
+TEST(test_core_read_sees_a_write_wholly_or_not_at_all)
+{
+    read_while_all_is_written(MAX_WHOLE); /* by a worker */
+}
+
+TEST(test_core_read_sees_a_write_of_the_submitters_thread_wholly_or_not_at_all)
+{
+    read_while_all_is_written(128);
 }
 
 TEST_MAIN(T(test_core_read_gives_the_sectors_of_the_layer), T(test_core_refuses_what_lies_outside_the_device),
@@ -359,4 +371,5 @@ TEST_MAIN(T(test_core_read_gives_the_sectors_of_the_layer), T(test_core_refuses_
           T(test_core_overlapping_commands_of_many_threads_agree_with_a_model),
           T(test_core_overlapping_commands_agree_when_data_comes_late),
           T(test_core_overlapping_commands_agree_when_the_journal_is_tiny),
-          T(test_core_read_sees_a_write_wholly_or_not_at_all))
+          T(test_core_read_sees_a_write_wholly_or_not_at_all),
+          T(test_core_read_sees_a_write_of_the_submitters_thread_wholly_or_not_at_all))
