@@ -22,7 +22,7 @@ from tcmu_overlaybd.daemon.state import State
 KILLS = usual_or_soak(10, 60)
 FILE = usual_or_soak(40, 160) * MIB
 BLOCKS = FILE // 4096
-RATE = usual_or_soak(400, 250)  # writes a second, so that the writing outlasts the kills
+RATE = usual_or_soak(200, 250)  # writes a second, so that the writing outlasts the kills
 WRITING_S = usual_or_soak(200, 1200)  # at most, after the last kill
 UNFLUSHED = {"TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS": "0"}
 
