@@ -37,11 +37,13 @@ BARE = "bare"
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[tuple[Client, int]]:
+def daemon(folder: Path, config: Path | None = None) -> Iterator[tuple[Client, int]]:
     """Our daemon, ready, and its process id."""
     environment = {**os.environ, "STATE_DIRECTORY": f"{folder}/state", "RUNTIME_DIRECTORY": f"{folder}/run"}
     client = Client(folder / "run/control.socket")
     command = [sys.executable, "-m", "tcmu_overlaybd", "serve"]
+    if config is not None:
+        command += ["--config", str(config)]
     with subprocess.Popen(command, env=environment) as process:
         try:
             deadline = time.monotonic() + TIMEOUT_S

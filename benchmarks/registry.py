@@ -31,6 +31,7 @@ from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.transport import Transport
 from tcmu_overlaybd.registry.upload import Uploader
+from tcmu_overlaybd.remote.settings import DEFAULT_CHUNK_SIZE
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.images import Blob
 from tests.remote.cached_blob import Blobs
@@ -39,7 +40,6 @@ COLD_GOAL = 0.8
 MIB = 1 << 20
 COLD_BYTES = 256 * MIB  # long enough that the first steps of read-ahead do not count for much
 WARM_GOAL = 0.9
-CHUNK_SIZE = 256 << 10
 REPOSITORY = "bench/layer"
 PIECE = MIB  # the largest transfer of our disks
 TIMEOUT_MS = 60_000
@@ -87,7 +87,7 @@ def cached_device(remote: Remote, folder: Path) -> Iterator[Device]:
     layer_file = read_layer_file(FilePlace(remote.path))
     trailer, size = layer_file.trailer, layer_file.trailer.virtual_size
     with ExitStack() as stack:
-        blobs = stack.enter_context(Blobs(folder, chunk_size=CHUNK_SIZE, transport=TRANSPORT))
+        blobs = stack.enter_context(Blobs(folder, chunk_size=DEFAULT_CHUNK_SIZE, transport=TRANSPORT))
         source: Source = blobs.open(remote.url, remote.blob.data)
         layer = stack.enter_context(
             Layer.open(

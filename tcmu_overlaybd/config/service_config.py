@@ -39,7 +39,7 @@ class CacheConfig(msgspec.Struct, frozen=True, rename="camel"):
     """The cache of blobs, format v1.  dir "" is the state folder's; sizes in bytes."""
 
     dir: str = ""
-    chunk_size: Annotated[int, msgspec.Meta(ge=64 << 10, le=1 << 20)] = 64 << 10
+    chunk_size: Annotated[int, msgspec.Meta(ge=64 << 10, le=1 << 20)] = 256 << 10
     free_floor: Annotated[int, msgspec.Meta(ge=0)] = 1 << 30
 
 

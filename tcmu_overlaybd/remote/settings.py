@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcmu_overlaybd.config.service_config import CredentialConfig, ServiceConfig
+from tcmu_overlaybd.config.service_config import CacheConfig, CredentialConfig, ServiceConfig
 from tcmu_overlaybd.registry.credential_service import socket_service, web_service
 from tcmu_overlaybd.registry.credentials import CredentialChain, CredentialSource
 from tcmu_overlaybd.registry.docker_config import DockerConfig, docker_config_path
@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 DEFAULT_LIMIT = 4 * GIB  # as the reference's cacheSizeGB
 DEFAULT_FREE_FLOOR = GIB
-DEFAULT_CHUNK_SIZE = 64 << 10
+DEFAULT_CHUNK_SIZE = CacheConfig().chunk_size
 
 
 @dataclass(frozen=True)
