@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tcmu_overlaybd.errors import CorruptError, FormatError
 from tcmu_overlaybd.formats import lsmt, tar, zfile
@@ -18,11 +21,18 @@ from tcmu_overlaybd.native.source import Source, crc32c
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.remote.blob import RemoteBlob
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 # How long opening waits for bytes that are not here, unless the caller says it; local
 # files never make it wait.
 OPEN_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_MS = int(OPEN_TIMEOUT_S * 1000)  # of one read, for who looks at all of a layer
 HEADER_READ = lsmt.BLOCK_SIZE
+
+# One for the beginning and one for the end that came wrong, and one that is right.
+LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,28 @@ def open_layer_source(place: LayerPlace, deadline: Deadline | None = None) -> Op
     Raises what place.open does, FormatError or CorruptError for what is no sound sealed layer,
     UnavailableError and TimeoutExpiredError when it does not come.
     """
-    deadline = deadline or Deadline.after(OPEN_TIMEOUT_S)
+    until = deadline or Deadline.after(OPEN_TIMEOUT_S)
+    return _with_another_look(place, lambda: _open_source(place, until))
+
+
+def _with_another_look(place: LayerPlace, look: Callable[[], T]) -> T:
+    """What look gives; when it finds damage, it looks again, at bytes that are fetched anew.
+
+    Blocks are read again where their checksums fail (csrc/source/zfile.c).  Headers, jump
+    table and index are read here only: what came wrong of them, or was damaged since it
+    came, would be kept, and no later opening would succeed.
+    """
+    for _ in range(LOOKS - 1):
+        try:
+            return look()
+        except CorruptError as error:
+            if not place.forget():
+                raise
+            logger.warning("%s: it is fetched again", error)
+    return look()
+
+
+def _open_source(place: LayerPlace, deadline: Deadline) -> OpenSource:
     with ExitStack() as stack:
         placed = place.open()
         stack.callback(placed.close)
@@ -146,7 +177,12 @@ class OpenLayer:
 
 def open_layer(place: LayerPlace, deadline: Deadline | None = None) -> OpenLayer:
     """The layer at place, its index read and checked; the caller closes it."""
-    with open_layer_source(place, deadline) as opened:
+    until = deadline or Deadline.after(OPEN_TIMEOUT_S)
+    return _with_another_look(place, lambda: _open_whole(place, until))
+
+
+def _open_whole(place: LayerPlace, deadline: Deadline) -> OpenLayer:
+    with _open_source(place, deadline) as opened:
         return OpenLayer(opened.file, opened.open_index(), opened.placed.take_blob())
 
 

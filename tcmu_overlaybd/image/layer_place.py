@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tcmu_overlaybd.errors import MissingError, UsageError
+from tcmu_overlaybd.errors import CorruptError, MissingError, UsageError
 from tcmu_overlaybd.native.source import Source
 from tcmu_overlaybd.registry.reference import RepoBlobUrl
 from tcmu_overlaybd.remote.blob import RemoteBlob
@@ -62,6 +62,9 @@ class LayerPlace(Protocol):
     def open(self) -> PlacedSource:
         """Raises MissingError; UsageError for what is no regular file; what the store raises."""
 
+    def forget(self) -> bool:
+        """What is kept of its bytes is wrong; False when there are no others to be had."""
+
 
 @dataclass(frozen=True)
 class FilePlace:
@@ -90,6 +93,9 @@ class FilePlace:
     def open(self) -> PlacedSource:
         self.key()
         return PlacedSource(Source.open_file(str(self.path)))
+
+    def forget(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -125,3 +131,13 @@ class BlobPlace:
             blob.source.prefetch(blob.size - tail, tail)
             undo.pop_all()
         return PlacedSource(blob.source, blob)
+
+    def forget(self) -> bool:
+        blob = self.store.open_blob(self.repository, self.digest, self.nr_bytes)
+        try:
+            blob.source.discard(0, blob.size)
+        except CorruptError:
+            return False  # it is a local file by now
+        finally:
+            blob.close()
+        return True
