@@ -122,9 +122,12 @@ class Chaos:
             visitor.result()
 
     def _let_it_happen(self, seconds: float) -> None:
+        """Each kind of event once, however slow the machine is, and then as the dice fall."""
         end = time.monotonic() + seconds
+        kinds, weights = zip(*EVENTS, strict=True)
+        due = self._rng.sample(kinds, len(kinds))
         while time.monotonic() < end and all(reader.is_running for reader in self._readers):
-            event = self._rng.choices([event for event, _ in EVENTS], [weight for _, weight in EVENTS])[0]
+            event = due.pop() if due else self._rng.choices(kinds, weights)[0]
             event(self)
             time.sleep(self._rng.uniform(0.05, 1.0))
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,15 +39,14 @@ def layers(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def ctr(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def ctr() -> Iterator[Callable[..., str]]:
     """Runs ctr, which must succeed, against a containerd of this test's own."""
     program = shutil.which("containerd")
     if program is None:
         pytest.skip("containerd is not installed")
     if os.geteuid() != 0:
         pytest.skip("containerd runs as root only")
-    folder = tmp_path / "containerd"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="obd-ctr-"))  # the name of a socket in it must be short
     config = folder / "config.toml"
     config.write_text(CONTAINERD.format(folder=folder))
     with (folder / "log").open("wb") as log:
@@ -68,6 +68,7 @@ def ctr(tmp_path: Path) -> Iterator[Callable[..., str]]:
     finally:
         process.terminate()
         process.wait(START_S)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("family", [[], ["--oci"]], ids=["docker", "OCI"])

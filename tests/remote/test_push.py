@@ -91,7 +91,8 @@ def test_an_image_in_the_registry_is_mounted_below_new_layers(
     assert outcomes(pushed) == ["mounted", "mounted", "uploaded"]
     # The new layer and the configuration, and no byte of what is below.
     assert len(requests_of(password_registry, "PATCH")) - patches == 2
-    mounts = [line for line in requests_of(password_registry, "POST") if "mount=" in line and "/to/" in line]
+    place = f"/v2/{target.partition('/')[2]}/to/"
+    mounts = [line for line in requests_of(password_registry, "POST") if "mount=" in line and place in line]
     assert len(mounts) == 2
 
 

@@ -12,7 +12,7 @@ from tcmu_overlaybd.errors import OverlayBDError
 from tests.chaos.faulty_proxy import FaultyProxy
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import USERS
-from tests.registry.secrets import Secrets
+from tests.registry.known_secrets import Secrets
 from tests.registry.token_service import TokenService
 
 
