@@ -197,9 +197,11 @@ class Chaos:
     # -- images
 
     def _open_main(self) -> None:
-        """Until it is open: the registry may well be away."""
+        """Until it is open: the registry may well be away, but not for ever."""
+        end = time.monotonic() + HANG_S
         while (answer := self._server.ask("open", "main", self._main.reference))[0] != "done":
             self.account.note("main not opened", str(answer))
+            assert time.monotonic() < end, f"the main image cannot be opened: {answer}"
             time.sleep(0.2)
 
     def _come_and_go(self) -> None:
