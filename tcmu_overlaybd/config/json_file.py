@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import (
     FailedError,
     FormatError,
@@ -40,7 +41,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     if len(text) > MAX_SIZE:
         raise FormatError(f"{path}: larger than {MAX_SIZE} bytes, that is no configuration")
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode_json(text, kind)
     except msgspec.ValidationError as error:
         raise FormatError(f"{path}: {_key_first(str(error))}") from error
     except (msgspec.DecodeError, RecursionError) as error:

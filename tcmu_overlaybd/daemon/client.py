@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
     CacheStatus,
@@ -83,8 +84,8 @@ class Client:
     def _decode(self, body: bytes, kind: type[S], status: int) -> S:
         try:
             if status != http.client.OK:
-                raise msgspec.json.decode(body, type=Failure).exception()
-            return msgspec.json.decode(body, type=kind)
+                raise decode_json(body, Failure).exception()
+            return decode_json(body, kind)
         except msgspec.DecodeError as error:
             raise UnavailableError(f"{self.path}: what answers is no daemon of ours: {error}") from error
 

@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar, cast
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
     CacheStatus,
@@ -199,7 +200,7 @@ HTTP_STATUS: dict[type[OverlayBDError], HTTPStatus] = {
 
 def _decode(body: bytes, kind: type[S]) -> S:
     try:
-        return msgspec.json.decode(body or b"{}", type=kind)
+        return decode_json(body or b"{}", kind)
     except msgspec.DecodeError as error:
         raise UsageError(f"the request is wrong: {error}") from error
 

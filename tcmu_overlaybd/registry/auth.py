@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import AuthenticationError, TransientError, UnavailableError
 from tcmu_overlaybd.registry.challenge import Challenge
 from tcmu_overlaybd.registry.credentials import Credential
@@ -139,7 +140,7 @@ def _token_request(
 def read_token(body: bytes, began: float, what: str) -> Authorization:
     """The token in a reply to a request of began (monotonic, s): its life is counted from there."""
     try:
-        reply = msgspec.json.decode(body, type=_TokenBody)
+        reply = decode_json(body, _TokenBody)
     except msgspec.DecodeError as error:
         raise UnavailableError(f"{what}: the token service's answer is no token") from error
     token = reply.token or reply.access_token or ""

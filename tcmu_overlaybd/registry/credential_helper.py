@@ -12,6 +12,7 @@ import subprocess
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import FailedError, TimeoutExpiredError, UnavailableError
 from tcmu_overlaybd.registry.credentials import Credential
 
@@ -41,7 +42,7 @@ def helper_get(name: str, host: str, timeout_s: float = TIMEOUT_S) -> Credential
             return None
         raise FailedError(f"{_program(name)}: get of {host} failed with exit code {done.returncode}")
     try:
-        secret = msgspec.json.decode(done.stdout[:MAX_OUTPUT], type=_Secret)
+        secret = decode_json(done.stdout[:MAX_OUTPUT], _Secret)
     except msgspec.DecodeError:
         # Not chained: the text that could not be read may hold the secret.
         raise FailedError(f"{_program(name)}: what it answers for {host} is not in docker's form") from None

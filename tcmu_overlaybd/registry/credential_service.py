@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import UnavailableError
 from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.deadline import Deadline
@@ -57,7 +58,7 @@ class CredentialService:
         if status != http.HTTPStatus.OK:
             raise UnavailableError(f"{what}: it answers {status}")
         try:
-            reply = msgspec.json.decode(body, type=_Reply)
+            reply = decode_json(body, _Reply)
         except (msgspec.DecodeError, RecursionError):
             raise UnavailableError(f"{what}: its answer is not what it should be") from None
         if not reply.success:

@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import convert_value
 from tcmu_overlaybd.config.json_file import read_json, write_json
 from tcmu_overlaybd.errors import FailedError, FormatError, MissingError
 from tcmu_overlaybd.registry.credential_helper import TOKEN_USER, helper_get, helper_store
@@ -82,7 +83,7 @@ class DockerConfig:
         """
         path = self.path.resolve()  # a link to the file stays one
         whole = _read_whole(path)
-        helper = self._helper_of(msgspec.convert(whole, CredentialFile), host)
+        helper = self._helper_of(convert_value(whole, CredentialFile), host)
         entry: dict[str, str] = {}
         if helper:
             helper_store(helper, host, credential)
@@ -142,7 +143,7 @@ _warned: set[Path] = set()
 def _read_whole(path: Path) -> dict[str, Any]:
     try:
         whole = read_json(path, dict[str, Any])
-        msgspec.convert(whole, CredentialFile)
+        convert_value(whole, CredentialFile)
     except MissingError:
         return {}
     except msgspec.ValidationError as error:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
+
 MAX_SIZE = 64 << 10  # bytes of a file
 MAX_AGE_S = 7 * 86400  # a registry has long forgotten what is older
 
@@ -93,6 +95,6 @@ class KeptUploads:
 
 def _read(descriptor: int) -> str:
     try:
-        return msgspec.json.decode(os.pread(descriptor, MAX_SIZE, 0), type=_Record).url
+        return decode_json(os.pread(descriptor, MAX_SIZE, 0), _Record).url
     except (OSError, msgspec.DecodeError):
         return ""

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import FormatError, UnavailableError
 from tcmu_overlaybd.registry import media_types
 from tcmu_overlaybd.registry.client import RawManifest
@@ -120,7 +121,7 @@ T = TypeVar("T")
 
 def _decode(body: bytes, kind: type[T], what: str) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_json(body, kind)
     except msgspec.ValidationError as error:
         raise FormatError(f"{what}: no manifest as it should be: {error}") from error
     except (msgspec.DecodeError, RecursionError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tcmu_overlaybd.config.decoding import decode_json
 from tcmu_overlaybd.errors import (
     AuthenticationError,
     CorruptError,
@@ -65,7 +66,7 @@ def require_status(reply: HttpReply, status: int, what: str) -> None:
 def quoted(body: bytes) -> str:
     """The first error that a body in the registry's form names, fit for a sentence; "" without one."""
     try:
-        errors = msgspec.json.decode(body, type=_Errors).errors
+        errors = decode_json(body, _Errors).errors
     except (msgspec.DecodeError, RecursionError):
         return ""
     text = errors[0].message or errors[0].code if errors else ""
