@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ import click
 
 from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
 from tcmu_overlaybd.cli.progress import layer_bars
+from tcmu_overlaybd.cli.store import chosen_settings
 from tcmu_overlaybd.cli.values import BYTES
 
 if TYPE_CHECKING:
@@ -44,14 +46,20 @@ def registry_options(command: F) -> F:
 
 @contextmanager
 def clients(ca_file: Path | None, insecure: tuple[str, ...]) -> Iterator[Callable[[str], RegistryClient]]:
-    """Gives a function from hosts to clients, which know who we are as ``login`` has kept it."""
-    from tcmu_overlaybd.registry.client import RegistryClient
-    from tcmu_overlaybd.registry.docker_config import DockerConfig, docker_config_path
-    from tcmu_overlaybd.registry.transport import Transport
+    """Gives a function from hosts to clients, which know who we are as ``login`` has kept it.
 
-    transport = Transport(ca_file, stall_timeout_s=STALL_TIMEOUT_S)
-    credentials = DockerConfig(docker_config_path())
-    insecure_hosts = frozenset(host.lower() for host in insecure)
+    The options add to what the configuration of tools says (store.py).
+    """
+    from tcmu_overlaybd.registry.client import RegistryClient
+
+    settings = chosen_settings()
+    transport = replace(
+        settings.transport,
+        ca_file=ca_file or settings.transport.ca_file,
+        stall_timeout_s=STALL_TIMEOUT_S,
+    )
+    credentials = settings.credentials
+    insecure_hosts = settings.insecure_hosts | {host.lower() for host in insecure}
     made: dict[str, RegistryClient] = {}
     with ExitStack() as stack:
 
@@ -104,8 +112,6 @@ def push(
     SOURCE is layer files, lowest first; or a configuration (config.v1.json, or its folder) or an
     image in a registry, and perhaps layer files on top of it.
     """
-    from dataclasses import replace
-
     from tcmu_overlaybd.image.push_source import push_source
     from tcmu_overlaybd.registry.deadline import Deadline
     from tcmu_overlaybd.registry.kept_uploads import KeptUploads

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +258,15 @@ def test_a_push_that_is_killed_can_be_done_again(
     assert outcomes(transfer("push", layers[0], large, reference)) == ["present", "uploaded"]
     assert_is_whole(client_of, registry, large, deadline)
     assert not list(account.uploads.iterdir())
+
+
+def test_the_configuration_of_tools_says_who_we_are(program, layers, target, tmp_path, password_registry):
+    """credentialFilePath, as the service's configuration has it; docker's own knows no password."""
+    nobody = Account(tmp_path / "nobody")
+    somebody = Account(tmp_path / "somebody", password_registry.host)
+    config = tmp_path / "overlaybd.json"
+    passwords = Path(somebody.env["DOCKER_CONFIG"]) / "config.json"
+    config.write_text(json.dumps({"credentialFilePath": str(passwords)}))
+    env = {**nobody.env, "TCMU_OVERLAYBD_CONFIG": str(config)}
+    assert program("image", "push", *layers, f"{target}:v1", env=nobody.env).returncode == 1
+    assert program("image", "push", *layers, f"{target}:v1", env=env).returncode == 0
