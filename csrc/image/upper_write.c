@@ -14,7 +14,7 @@
  * the same, but gives up before the first promise when a lock is taken or disk space has
  * to be asked for.  What is left are two writes to the page cache, into space that is
  * there, and these wait for the disk only when it is behind: so it gives up as well
- * while a sync is under way, and for a second after a write that took long.
+ * while a sync is under way, and for a while after a write that took long.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,10 +33,11 @@
  * only we can clean stay bounded. */
 #define UNFLUSHED_LIMIT (UINT64_C(256) << 20)
 
-/* A write to the page cache that takes longer has waited for the disk, not just for a
- * processor; for so long it is then left to the workers. */
-#define SLOW_NS     (50 * NS_PER_MS)
-#define DISTRUST_NS NS_PER_SECOND
+/* A write to the page cache that takes longer has probably waited for the disk, not just
+ * for a processor.  Workers have the next ones for so many times as long: the front's
+ * thread loses a tenth of its time at most. */
+#define SLOW_NS         (50 * NS_PER_MS)
+#define DISTRUST_FACTOR 10
 
 /* What one command was promised. */
 struct reservation {
@@ -268,7 +269,7 @@ enum obd_status upper_try_write(struct upper *upper, struct iov_cursor *cursor, 
     status = write_reserved(upper, &r, cursor, length, offset);
     uint64_t end_ns = clock_now_ns();
     if (end_ns - begin_ns > SLOW_NS)
-        atomic_store(&upper->trusted_from_ns, end_ns + DISTRUST_NS);
+        atomic_store(&upper->trusted_from_ns, end_ns + DISTRUST_FACTOR * (end_ns - begin_ns));
     return status;
 }
 
