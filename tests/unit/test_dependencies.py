@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,11 @@ def test_only_the_fronts_know_a_transport() -> None:
         if re.search(r"linux/target_core_user\.h|linux/nbd\.h|libtcmu", path.read_text(encoding="utf-8"))
     }
     assert knowing <= {"front"}
+
+
+def test_no_file_of_the_tests_hides_another_or_one_of_python_s():
+    """pytest puts each folder of tests in front of the module search."""
+    names = Counter(path.stem for path in (ROOT / "tests").rglob("*.py"))
+    del names["__init__"], names["conftest"]
+    assert [name for name, times in names.items() if times > 1] == []
+    assert names.keys() & sys.stdlib_module_names == set()
