@@ -25,10 +25,6 @@ class RemoteBlob:
         self.size = size  # bytes
         self._on_close = on_close
 
-    @property
-    def name(self) -> str:
-        return f"{self.repository.host}/{self.repository.repository}@{self.digest}"
-
     def stats(self) -> CachedSourceStats:
         return self.source.stats()
 

@@ -41,7 +41,6 @@ class FoundLayers:
 
     repository: RepoBlobUrl
     image: OverlaybdImage
-    digest: str  # of its manifest
 
 
 class BlobStore:
@@ -77,7 +76,7 @@ class BlobStore:
         scheme = client.conversation.base.partition(":")[0]
         with self._lock:  # what its conversation has learned serves its blobs too
             self._clients.setdefault((reference.host, scheme), client)
-        return FoundLayers(RepoBlobUrl(scheme, reference.host, reference.repository), image, found.digest)
+        return FoundLayers(RepoBlobUrl(scheme, reference.host, reference.repository), image)
 
     def open_blob(self, repository: RepoBlobUrl, digest: str, size: int) -> RemoteBlob:
         """A blob of size bytes, 0 when only the registry knows; nothing of it is fetched yet.
