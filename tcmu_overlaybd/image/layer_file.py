@@ -149,7 +149,7 @@ def _open_source(place: LayerPlace, deadline: Deadline) -> OpenSource:
                 Source.slice(source, containers.wrapper.offset, containers.wrapper.size)
             )
         if containers.zfile_index:
-            source = stack.enter_context(_open_zfile(source, containers.zfile_index, deadline))
+            source = stack.enter_context(open_zfile(source, containers.zfile_index, deadline))
         header, trailer = _read_lsmt_blocks(_Reader(source, place.name, deadline))
         file = LayerFile(place.name, containers, source.size, header, trailer)
         return OpenSource(file, placed, source, slow, deadline, stack.pop_all())
@@ -234,7 +234,8 @@ def _read_zfile_blocks(raw: _Reader, start: bytes, offset: int, size: int) -> tu
     return header, trailer
 
 
-def _open_zfile(below: Source, index: zfile.Block, deadline: Deadline) -> Source:
+def open_zfile(below: Source, index: zfile.Block, deadline: Deadline) -> Source:
+    """The content of the ZFile that is all of below; index locates its jump table."""
     return Source.zfile(
         below,
         index_offset=index.index_offset,

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tcmu_overlaybd.image.importing import import_raw
-from tcmu_overlaybd.image.layer_file import LayerFile, read_layer_file
+from tcmu_overlaybd.image.layer_file import LayerFile, open_zfile, read_layer_file
 from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.native.core import Core, Device, OnTimeout
 from tcmu_overlaybd.native.image import Image, Layer
 from tcmu_overlaybd.native.source import Source
+from tcmu_overlaybd.registry.deadline import Deadline
 from tests.remote.cached_blob import Blobs
 
 OPEN_TIMEOUT_MS = 60_000
@@ -67,16 +68,4 @@ def _unwrapped(source: Source, file: LayerFile, stack: ExitStack) -> Source:
     index = file.containers.zfile_index
     if index is None:
         return source
-    return stack.enter_context(
-        Source.zfile(
-            source,
-            index_offset=index.index_offset,
-            nr_blocks=index.nr_blocks,
-            original_size=index.original_size,
-            block_size=index.block_size,
-            codec=index.codec,
-            has_block_crc=index.has_block_crc,
-            index_crc=index.index_crc if index.has_digest else None,
-            timeout_ms=OPEN_TIMEOUT_MS,
-        )
-    )
+    return stack.enter_context(open_zfile(source, index, Deadline.after(OPEN_TIMEOUT_MS / 1000)))
