@@ -13,7 +13,7 @@ import http.client
 import random
 import threading
 
-from tests.registry.scripted_server import (
+from tests.registry.http_faults import (
     Answer,
     Cut,
     Delay,
@@ -22,8 +22,6 @@ from tests.registry.scripted_server import (
     HangUp,
     IgnoreRange,
     OtherBytes,
-    ScriptedServer,
-    Seen,
     ShortRange,
     Slow,
     Stall,
@@ -32,6 +30,7 @@ from tests.registry.scripted_server import (
     redirect,
     too_many,
 )
+from tests.registry.scripted_server import ScriptedServer, Seen
 
 UPSTREAM_SECONDS = 30
 LOST = {"connection", "keep-alive", "transfer-encoding", "content-length"}

@@ -14,7 +14,7 @@ from tcmu_overlaybd.errors import FormatError, UnavailableError
 from tcmu_overlaybd.registry.credential_service import socket_service, web_service
 from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.transport import Transport
-from tests.registry.scripted_server import Answer, Delay, Status
+from tests.registry.http_faults import Answer, Delay, Status
 
 TIMEOUT_S = 5.0
 ANNA = Credential("anna", "secret")

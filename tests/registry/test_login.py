@@ -14,7 +14,7 @@ import pytest
 
 from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.docker_config import DockerConfig
-from tests.registry import scripted_server as faults
+from tests.registry import http_faults as faults
 from tests.registry.fixtures import ANNA, USERS
 
 PASSWORD = USERS["anna"]

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.registry import scripted_server as faults
+from tests.registry import http_faults as faults
 from tests.registry.scripted_server import ScriptedServer
 
 DATA = bytes(range(256)) * 40

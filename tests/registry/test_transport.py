@@ -23,9 +23,10 @@ from tcmu_overlaybd.errors import (
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.transport import USER_AGENT, Transport
 from tcmu_overlaybd.registry.wire import HttpRequest, Wire, failure_of
-from tests.registry import scripted_server as faults
+from tests.registry import http_faults as faults
 from tests.registry.certificates import Authority
-from tests.registry.scripted_server import Answer, ScriptedServer
+from tests.registry.http_faults import Answer
+from tests.registry.scripted_server import ScriptedServer
 
 
 def get(transport: Transport, url: str, seconds: float = 10, method: str = "GET") -> bytes:

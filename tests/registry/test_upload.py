@@ -17,10 +17,11 @@ from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.kept_uploads import MAX_AGE_S, KeptUploads
 from tcmu_overlaybd.registry.upload import MAX_SETBACKS, Outcome, Uploader
-from tests.registry import scripted_server as faults
+from tests.registry import http_faults as faults
 from tests.registry.fixtures import ANNA
+from tests.registry.http_faults import Answer
 from tests.registry.images import Blob, random_blob
-from tests.registry.scripted_server import Answer, ScriptedServer, Seen
+from tests.registry.scripted_server import ScriptedServer, Seen
 
 KINDS = ["open_registry", "password_registry", "token_registry"]
 BLOB = random_blob(1_000_000, 4)

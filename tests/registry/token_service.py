@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from tests.registry.scripted_server import Answer, ScriptedServer, Seen
+from tests.registry.http_faults import Answer
+from tests.registry.scripted_server import ScriptedServer, Seen
 
 SERVICE = "registry of a test"  # with spaces: they must be encoded
 ISSUER = "token service of a test"

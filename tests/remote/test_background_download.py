@@ -21,9 +21,10 @@ from tcmu_overlaybd.remote.download import Downloads
 from tcmu_overlaybd.remote.partial_file import COMMIT_NAME, PARTIAL_NAME, PartialFile
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import Clients
+from tests.registry.http_faults import OtherBytes, Stall
 from tests.registry.images import random_blob
 from tests.registry.narrow_line import NarrowLine
-from tests.registry.scripted_server import OtherBytes, ScriptedServer, Stall
+from tests.registry.scripted_server import ScriptedServer
 from tests.remote.cached_blob import CHUNK_SIZE, READ_TIMEOUT_MS, Blobs
 from tests.remote.downloading import MIB, config, length_of, start, wait_for_state, wait_until, wanted
 from tests.remote.test_cached_reads import pushed

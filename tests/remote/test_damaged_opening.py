@@ -9,8 +9,8 @@ from tcmu_overlaybd.errors import CorruptError
 from tcmu_overlaybd.formats.zfile import Codec
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.image.open import open_image
+from tests.registry.http_faults import OtherBytes
 from tests.registry.images import Blob
-from tests.registry.scripted_server import OtherBytes
 from tests.remote.image_store import store_in
 from tests.remote.remote_disk import make_layer, random_disk
 

@@ -21,7 +21,8 @@ from tcmu_overlaybd.formats.zfile import Codec
 from tcmu_overlaybd.image.layer_writer import LayerOptions
 from tcmu_overlaybd.native import mem
 from tcmu_overlaybd.native.core import Device
-from tests.registry.scripted_server import Fault, OtherBytes, ScriptedServer, Status
+from tests.registry.http_faults import Fault, OtherBytes, Status
+from tests.registry.scripted_server import ScriptedServer
 from tests.remote.cached_blob import Blobs
 from tests.remote.remote_disk import make_layer, open_disk
 from tests.remote.test_fetch_faults import MOMENTARY, QUICK

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
 from tcmu_overlaybd.native.cache import CachedSource
 from tcmu_overlaybd.registry.transport import Transport
-from tests.registry.images import random_blob
-from tests.registry.scripted_server import (
+from tests.registry.http_faults import (
     Cut,
     Delay,
     Endless,
@@ -21,7 +20,6 @@ from tests.registry.scripted_server import (
     Garbage,
     HangUp,
     IgnoreRange,
-    ScriptedServer,
     ShortRange,
     Slow,
     Stall,
@@ -31,6 +29,8 @@ from tests.registry.scripted_server import (
     too_many,
     unauthorized,
 )
+from tests.registry.images import random_blob
+from tests.registry.scripted_server import ScriptedServer
 from tests.remote.cached_blob import CHUNK_SIZE, READ_TIMEOUT_MS, Blobs
 
 BLOB = random_blob(12 * CHUNK_SIZE + 777, 8)

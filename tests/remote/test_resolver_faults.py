@@ -20,22 +20,20 @@ from tcmu_overlaybd.registry.docker_config import DockerConfig
 from tcmu_overlaybd.registry.reference import RepoBlobUrl
 from tcmu_overlaybd.remote.settings import StoreSettings
 from tcmu_overlaybd.remote.store import BlobStore
-from tests.registry.images import random_blob
-from tests.registry.scripted_server import (
+from tests.registry.http_faults import (
     Answer,
     Cut,
     Delay,
     Fault,
     Garbage,
     HangUp,
-    ScriptedServer,
-    Seen,
     Stall,
     Status,
-    ranged,
     redirect,
     too_many,
 )
+from tests.registry.images import random_blob
+from tests.registry.scripted_server import ScriptedServer, Seen, ranged
 from tests.remote.test_fetch_faults import MOMENTARY, QUICK
 
 BLOB = random_blob(700_000, 51)

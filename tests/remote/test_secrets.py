@@ -12,9 +12,10 @@ from tests.chaos.faulty_proxy import FaultyProxy
 from tests.nbd.serving import NbdProcess
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import ANNA, USERS
+from tests.registry.http_faults import Fault, Status, redirect
 from tests.registry.images import push_image
 from tests.registry.known_secrets import Secrets
-from tests.registry.scripted_server import Fault, ScriptedServer, Status, redirect
+from tests.registry.scripted_server import ScriptedServer
 from tests.registry.token_service import TokenService
 from tests.remote.image_store import make_stack, write_password
 

@@ -13,8 +13,9 @@ from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.remote.cache_folder import default_folder
 from tcmu_overlaybd.remote.settings import GIB, StoreSettings, settings_of
 from tests.registry.fixtures import ANNA
+from tests.registry.http_faults import Answer
 from tests.registry.images import push_image
-from tests.registry.scripted_server import Answer, ScriptedServer
+from tests.registry.scripted_server import ScriptedServer
 from tests.remote.image_store import make_stack, write_password
 
 

@@ -12,8 +12,9 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower
 from tcmu_overlaybd.errors import BusyError, FailedError
 from tcmu_overlaybd.image.open import open_image
 from tcmu_overlaybd.remote.engine import CLOSE_TIMEOUT_S
+from tests.registry.http_faults import Delay
 from tests.registry.images import push_image
-from tests.registry.scripted_server import Delay, ScriptedServer
+from tests.registry.scripted_server import ScriptedServer
 from tests.remote.image_store import make_stack, store_in
 from tests.small_disk import mounted
 

@@ -24,7 +24,7 @@ from tcmu_overlaybd.errors import UnavailableError
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.transport import USER_AGENT, Transport
 from tcmu_overlaybd.registry.wire import HttpRequest, Wire
-from tests.registry import scripted_server as faults
+from tests.registry import http_faults as faults
 from tests.registry.certificates import Authority
 from tests.registry.images import random_blob
 from tests.registry.nginx import tls_proxy

@@ -14,8 +14,8 @@ from tcmu_overlaybd.registry.credentials import Credential
 from tcmu_overlaybd.registry.deadline import Deadline
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import ANNA, USERS
+from tests.registry.http_faults import Delay
 from tests.registry.images import push_image
-from tests.registry.scripted_server import Delay
 from tests.registry.token_service import TokenService
 from tests.remote.image_store import make_stack, store_in, write_password
 

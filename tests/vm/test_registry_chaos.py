@@ -31,8 +31,8 @@ from tests.chaos.story import Account
 from tests.chaos.vandal import Vandal
 from tests.registry.docker_registry import DockerRegistry
 from tests.registry.fixtures import ANNA, USERS, Clients
+from tests.registry.http_faults import Stall
 from tests.registry.images import Blob, push_image
-from tests.registry.scripted_server import Stall
 from tests.registry.token_service import TokenService
 
 SECONDS = float(os.environ.get("OBD_CHAOS_SECONDS", usual_or_soak("60", "900")))
