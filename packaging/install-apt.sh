@@ -15,14 +15,25 @@ done
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+# Some come as services.  Tests and demo start their own, on ports of their own, so none is
+# started here, nor left to be started with the machine.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+    $sudo chmod 0755 "$policy"
+    trap '$sudo rm -f "$policy"' EXIT
+fi
 $sudo apt-get update -q
 $sudo apt-get install -y -q --no-install-recommends "${missing[@]}"
 
-# Some come as services, which start at once.  Tests and demo start their own, on ports of
-# their own, so a service that nobody had before is not left running.
 [ -d /run/systemd/system ] || exit 0
-declare -A services=([docker-registry]=docker-registry [nginx-light]=nginx [containerd]=containerd)
+declare -A units=(
+    [docker-registry]=docker-registry.service [nginx-light]=nginx.service [containerd]=containerd.service
+    [open-iscsi]="iscsid.socket iscsid.service open-iscsi.service"
+    [targetcli-fb]=rtslib-fb-targetctl.service   # which clears all of LIO when it stops
+)
 for package in "${missing[@]}"; do
-    unit=${services[$package]:-}
-    [ -z "$unit" ] || $sudo systemctl disable --now "$unit.service"
+    for unit in ${units[$package]:-}; do
+        $sudo systemctl disable --now "$unit"
+    done
 done
