@@ -23,7 +23,8 @@ from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus
 from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
-from tcmu_overlaybd.lio.fabric import FabricKind, choose_fabric
+from tcmu_overlaybd.lio.fabric import FabricKind
+from tcmu_overlaybd.lio.iscsi import Chap
 
 SOCKET_VARIABLE = "TCMU_OVERLAYBD_SOCKET"
 MOUNT_TIMEOUT_S = 60
@@ -42,6 +43,26 @@ def daemon_socket(command: F) -> F:
     )(command)
 
 
+def iscsi_options(command: F) -> F:
+    """Adds what only --fabric iscsi has."""
+    for option in (
+        click.option("--no-chap", is_flag=True, help="No password; on a portal of this machine only."),
+        click.option(
+            "--chap-file",
+            type=click.Path(path_type=Path),
+            help="File with USER:PASSWORD for CHAP; else a password is made up, and lies in a file.",
+        ),
+        click.option("--initiator", default="", help="The only one that may log in, by its iSCSI name."),
+        click.option(
+            "--portal",
+            default="",
+            help="ADDRESS[:PORT] to listen at. [default: 127.0.0.1:3260, this machine]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def connect(socket_path: Path | None) -> Client:
     return Client(socket_path or Folders.choose().socket)
 
@@ -57,7 +78,8 @@ def connect(socket_path: Path | None) -> Client:
 @click.option(
     "--mount", "mount_point", type=click.Path(path_type=Path), help="Mount the disk on this folder."
 )
-@click.option("--fabric", default="loopback", help="loopback (a disk of this machine) or none.")
+@click.option("--fabric", default="loopback", help="loopback (a disk of this machine), iscsi, or none.")
+@iscsi_options
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
 )
@@ -72,11 +94,12 @@ def attach(
     sparse: bool,
     upper: Path | None,
     mount_point: Path | None,
+    chap_file: Path | None,
     socket_path: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a disk of SOURCE; print /dev/sdX when it can be read.
+    """Make a disk of SOURCE; print /dev/sdX when it can be read, or the name of its iSCSI target.
 
     SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), an image
     configuration, a folder of one, or layer files, lowest first.
@@ -90,12 +113,12 @@ def attach(
     request = AttachRequest(
         source=tuple(located(text) for text in source),
         upper="" if upper is None else absolute(upper),
+        chap=None if chap_file is None else read_chap(chap_file),
         **options,
     )
     request.check()
-    fabric = choose_fabric(request.fabric)
-    if mount_point is not None and fabric is FabricKind.NONE:
-        raise UsageError("--mount: there is no disk to mount with --fabric none")
+    if mount_point is not None and request.fabric != FabricKind.LOOPBACK:
+        raise UsageError(f"--mount: there is no disk to mount with --fabric {request.fabric}")
     for path in filter(os.path.isabs, request.source):
         require(path)
     client = connect(socket_path)
@@ -103,10 +126,11 @@ def attach(
     if mount_point is not None:
         mount_or_detach(client, status, mount_point)
     note_upper(status)
+    note_chap(status)
     if as_json:
         print_json(msgspec.to_builtins(status))
     else:
-        click.echo(status.disk or status.backstore)
+        click.echo(status.disk or status.target or status.backstore)
 
 
 @click.command()
@@ -227,6 +251,17 @@ def device_name(text: str) -> str:
 def note_upper(device: DeviceStatus) -> None:
     if device.upper and not is_quiet():
         click.echo(f"what is written lies in {device.upper}", err=True)
+
+
+def read_chap(path: Path) -> Chap:
+    """Raises MissingError, UsageError."""
+    require(absolute(path))
+    return Chap.parse(path.read_text(), str(path))
+
+
+def note_chap(device: DeviceStatus) -> None:
+    if device.chap_file and not is_quiet():
+        click.echo(f"USER:PASSWORD for CHAP lies in {device.chap_file}", err=True)
 
 
 def mount_or_detach(client: Client, device: DeviceStatus, point: Path) -> None:

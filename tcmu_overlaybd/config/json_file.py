@@ -53,7 +53,11 @@ def write_json(path: Path, value: object) -> None:
 
     Raises NoSpaceError, MissingError (no such folder) or FailedError; path is then as it was.
     """
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    write_private(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_private(path: Path, text: bytes) -> None:
+    """As write_json, whatever text is."""
     try:
         _replace(path, text)
     except OSError as error:

@@ -36,11 +36,12 @@ from tcmu_overlaybd.errors import (
 )
 from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.image.source import resolve_source
-from tcmu_overlaybd.lio import helper
+from tcmu_overlaybd.lio import kernel_device
 from tcmu_overlaybd.lio.backstore import HBA, Backstore, Tunables, check_name, serial_number
 from tcmu_overlaybd.lio.config_string import ConfigString
-from tcmu_overlaybd.lio.fabric import choose_fabric
+from tcmu_overlaybd.lio.fabric import FabricKind, choose_fabric
 from tcmu_overlaybd.lio.helper import HelperReport
+from tcmu_overlaybd.lio.iscsi import Chap, Portal
 from tcmu_overlaybd.lio.own_disks import check_not_ours
 from tcmu_overlaybd.registry.deadline import Deadline
 
@@ -84,7 +85,7 @@ class Attacher:
             self._table.give_image(device, served)
             undo.callback(self._table.take_image, device)
             undo.callback(release_ring, self._table, device)
-            report = self._make(device, served, deadline, undo)
+            report = self._make(device, served, self._choose_chap(device, request), deadline, undo)
             self._state.save(device.change_record(phase="attached", disk=report.disk))
             self._table.set_state(device, "ready")
             undo.pop_all()
@@ -109,6 +110,7 @@ class Attacher:
 
     def _first_record(self, name: str, request: AttachRequest) -> Record:
         path = self._state.config_path(name)
+        fabric = choose_fabric(request.fabric)
         ConfigString(path, name).format()  # what the kernel would not take is refused before anything is made
         return Record(
             name=name,
@@ -118,9 +120,11 @@ class Attacher:
             serial=serial_number(self._state.identity, name),
             hba=HBA,
             phase="attaching",
-            fabric=choose_fabric(request.fabric),
+            fabric=fabric,
             source=request.source,
             on_timeout=request.on_timeout,
+            portal=str(Portal.parse(request.portal)) if fabric is FabricKind.ISCSI else "",
+            initiator=request.initiator,
         )
 
     def _open_image(self, device: Device, request: AttachRequest, deadline: float) -> OpenImage:
@@ -159,7 +163,17 @@ class Attacher:
         upper = str(opened.upper.data.parent) if writable and opened.upper is not None else ""
         self._state.save(device.change_record(size=opened.image.size, writable=writable, upper=upper))
 
-    def _make(self, device: Device, served: ServedImage, deadline: float, undo: ExitStack) -> HelperReport:
+    def _choose_chap(self, device: Device, request: AttachRequest) -> Chap | None:
+        """What initiators must know; a password that we make up is told by a file, not by a log."""
+        if device.record.fabric is not FabricKind.ISCSI or request.no_chap or request.chap is not None:
+            return request.chap
+        chap = Chap.generate(device.name)
+        self._state.save(device.change_record(chap_file=str(self._state.save_chap(device.name, chap))))
+        return chap
+
+    def _make(
+        self, device: Device, served: ServedImage, chap: Chap | None, deadline: float, undo: ExitStack
+    ) -> HelperReport:
         """The kernel's part.  Raises what the helper says, having taken down what it left."""
         limits = self._resources.limits_of(device.record)
         backstore = Backstore(
@@ -171,7 +185,7 @@ class Attacher:
         )
         remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
         try:
-            report = helper.attach(backstore, device.port, remaining, on_late=served.fail_parked)
+            report = kernel_device.make(backstore, device.port, chap, remaining, on_late=served.fail_parked)
         except TimeoutExpiredError:
             self._take_down(device, served, undo)
             raise
@@ -185,7 +199,7 @@ class Attacher:
         broken, so that it is seen and can be detached later."""
         served.fail_parked()
         try:
-            helper.detach(HBA, device.name, device.port, UNDO_TIMEOUT_S, claim=False)
+            kernel_device.remove(HBA, device.name, device.port, UNDO_TIMEOUT_S, claim=False)
         except OverlayBDError as error:
             undo.pop_all()
             self._table.set_state(device, "broken", f"its attach could not be undone: {error}")
@@ -200,4 +214,5 @@ def disk_timeout_s(limits: DeviceConfig) -> int:
 
 def log_steps(device: Device, report: HelperReport) -> None:
     steps = " ".join(f"{step}={micros / 1000:.1f}" for step, micros in report.steps)
-    logger.info("%s: attached as %s (ms: %s)", device.name, report.disk or "no disk", steps)
+    place = report.disk or device.status().target or "no disk"
+    logger.info("%s: attached as %s (ms: %s)", device.name, place, steps)

@@ -21,7 +21,7 @@ from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import Phase
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError, TimeoutExpiredError
-from tcmu_overlaybd.lio import helper
+from tcmu_overlaybd.lio import kernel_device
 from tcmu_overlaybd.lio.mounts import MAX_USES, uses_of_disk
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Detacher:
         elif disk:
             check_unused(device.name, disk)
         self._note(device, "detaching")
-        helper.detach(
+        kernel_device.remove(
             device.record.hba,
             device.record.backstore,
             device.port,

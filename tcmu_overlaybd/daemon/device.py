@@ -23,6 +23,8 @@ from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.lio.discovery import BackstoreId, read_serial
 from tcmu_overlaybd.lio.fabric import FabricKind, LoopbackPort
+from tcmu_overlaybd.lio.iscsi import IscsiTarget, Portal
+from tcmu_overlaybd.lio.kernel_device import Port
 from tcmu_overlaybd.native.hub import HubDevice
 from tcmu_overlaybd.native.tcmu import Ring
 from tcmu_overlaybd.scsi.disk import DiskDescription
@@ -48,9 +50,16 @@ class Device:
         return BackstoreId(self.record.hba, self.record.backstore)
 
     @property
-    def port(self) -> LoopbackPort | None:
-        has_port = self.record.fabric is FabricKind.LOOPBACK
-        return LoopbackPort.of_serial(self.record.serial) if has_port else None
+    def port(self) -> Port:
+        """How its backstore is reached; the same for the same record."""
+        record = self.record
+        match record.fabric:
+            case FabricKind.LOOPBACK:
+                return LoopbackPort.of_serial(record.serial)
+            case FabricKind.ISCSI:
+                portal = Portal.parse(record.portal)
+                return IscsiTarget.of_device(record.name, record.serial, portal, record.initiator)
+        return None
 
     def change_record(self, **changes: object) -> Record:
         self.record = msgspec.structs.replace(self.record, **changes)
@@ -73,7 +82,7 @@ class Device:
         )
 
     def status(self) -> DeviceStatus:
-        record = self.record
+        record, port = self.record, self.port
         status = DeviceStatus(
             name=record.name,
             state=self.state,
@@ -87,6 +96,10 @@ class Device:
             config=str(Path(record.config_path)),
             on_timeout=record.on_timeout,
             fabric=str(record.fabric),
+            target=port.iqn if isinstance(port, IscsiTarget) else "",
+            portal=record.portal,
+            initiator=record.initiator,
+            chap_file=record.chap_file,
             serial=record.serial,
             made_by="attach" if record.is_ours else "configfs",
         )

@@ -17,6 +17,8 @@ from tcmu_overlaybd import errors
 from tcmu_overlaybd.config.service_config import OnTimeout
 from tcmu_overlaybd.errors import FailedError, OverlayBDError, UsageError
 from tcmu_overlaybd.image.source import is_reference
+from tcmu_overlaybd.lio.fabric import FabricKind, choose_fabric
+from tcmu_overlaybd.lio.iscsi import Chap, Portal, check_initiator
 
 API_VERSION = 1
 
@@ -45,6 +47,10 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Seconds = 30.0
     drop_unflushed: bool = False
     on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
+    portal: str = ""  # of an iSCSI target; "": this machine only
+    initiator: str = ""  # that may log in; "": whoever knows the password
+    chap: Chap | None = None  # None: a password is made up
+    no_chap: bool = False
 
     def check(self) -> None:
         """Raises UsageError for what contradicts itself.  Both ends ask: the client so that it
@@ -59,6 +65,23 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for path in (*sources, *filter(None, [self.upper])):
             if not Path(path).is_absolute():
                 raise UsageError(f"{path}: the daemon needs absolute paths")
+        self._check_export()
+
+    def _check_export(self) -> None:
+        if choose_fabric(self.fabric) is not FabricKind.ISCSI:
+            if self.portal or self.initiator or self.chap or self.no_chap:
+                raise UsageError("portal, initiator and CHAP are for --fabric iscsi")
+            return
+        portal = Portal.parse(self.portal)
+        check_initiator(self.initiator)
+        if self.chap is not None:
+            self.chap.check()
+        if self.no_chap and self.chap is not None:
+            raise UsageError("--no-chap and a CHAP password exclude each other")
+        if self.no_chap and not portal.is_loopback:
+            raise UsageError(
+                f"portal {portal}: other machines reach it, and without CHAP anyone there has the disk"
+            )
 
 
 class DetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,6 +160,10 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     config: str = ""  # the image configuration in use
     on_timeout: OnTimeout | Literal[""] = ""  # "": not known before its image is open
     fabric: str = "loopback"
+    target: str = ""  # IQN of an iSCSI target
+    portal: str = ""  # where it listens: ADDRESS:PORT
+    initiator: str = ""  # the one that may log in; "": whoever knows the password
+    chap_file: str = ""  # where the password lies that was made up for it
     serial: str = ""
     made_by: Literal["attach", "configfs"] = "attach"
     commands: CommandCounts = CommandCounts()

@@ -6,6 +6,7 @@
     devices/NAME.json     one record per device
     configs/NAME.json     the image configuration that the device's config string names
     uppers/NAME/          uppers of devices attached without --upper; kept on detach
+    chap/NAME             USER:PASSWORD that was made up for an iSCSI target, mode 0600
 
 Every file is replaced as a whole and synced, so a reader sees the old or the new one.
 A folder written by a newer version is refused rather than misread.
@@ -21,10 +22,11 @@ from typing import Literal
 import msgspec
 
 from tcmu_overlaybd.config.image_config import ImageConfig, save_image_config
-from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json
+from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json, write_private
 from tcmu_overlaybd.config.service_config import OnTimeout
 from tcmu_overlaybd.errors import FailedError, FormatError, OverlayBDError
 from tcmu_overlaybd.lio.fabric import FabricKind
+from tcmu_overlaybd.lio.iscsi import Chap
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ class Record(msgspec.Struct, frozen=True):
     source: tuple[str, ...] = ()
     disk: str = ""  # as it was when attached: "sda"
     on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
+    portal: str = ""  # of an iSCSI target: ADDRESS:PORT
+    initiator: str = ""  # which may log in; "": whoever knows the password
+    chap_file: str = ""  # where the password lies that was made up; none is in here
 
 
 class State:
@@ -71,8 +76,9 @@ class State:
         self.devices = folder / "devices"
         self.configs = folder / "configs"
         self.uppers = folder / "uppers"
+        self.chap = folder / "chap"
         try:
-            for part in (self.devices, self.configs, self.uppers):
+            for part in (self.devices, self.configs, self.uppers, self.chap):
                 part.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise FailedError(f"{folder}: the state folder cannot be made: {error.strerror}") from error
@@ -95,12 +101,18 @@ class State:
     def save_config(self, name: str, config: ImageConfig) -> None:
         save_image_config(self.config_path(name), config)
 
+    def save_chap(self, name: str, chap: Chap) -> Path:
+        """Where it lies now.  Raises what write_private does."""
+        path = self.chap / name
+        write_private(path, f"{chap.user}:{chap.password}\n".encode())
+        return path
+
     def save(self, record: Record) -> None:
         write_json(self._record_path(record.name), record)
 
     def remove(self, name: str) -> None:
         """Forgets the device; its upper stays."""
-        for path in (self._record_path(name), self.config_path(name)):
+        for path in (self._record_path(name), self.config_path(name), self.chap / name):
             path.unlink(missing_ok=True)
         sync_folder(self.devices)
 

@@ -1,4 +1,4 @@
-"""The loopback port through which a backstore becomes a disk of this machine.
+"""The fabrics, and the loopback port through which a backstore becomes a disk of this machine.
 
 Each device has a port, and so a SCSI host, of its own: the kernel's error handling
 stops a whole host, and one dead image must not stop the others.
@@ -21,14 +21,11 @@ class FabricKind(StrEnum):
 
 
 def choose_fabric(text: str) -> FabricKind:
-    """The fabric of that name.  Raises UsageError for one that there is not, or not yet."""
+    """The fabric of that name.  Raises UsageError for one that there is not."""
     try:
-        kind = FabricKind(text)
+        return FabricKind(text)
     except ValueError:
         raise UsageError(f"fabric {text!r}: one of {', '.join(FabricKind)}") from None
-    if kind is FabricKind.ISCSI:
-        raise UsageError("fabric iscsi: not supported yet; use loopback, or none and targetcli")
-    return kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,21 +116,33 @@ def run(
     timeout_s: float,
     on_late: Callable[[], None] = lambda: None,
 ) -> HelperReport:
-    """One run.  Raises what its exit code means, with its sentence."""
+    """One run of ``obd-lio-helper``."""
     command = [str(PROGRAM), verb, f"deadline_ms={int(timeout_s * 1000)}"]
     command += [f"{key}={value}" for key, value in options.items()]
+    return run_program(command, f"{PROGRAM.name} {verb}", timeout_s, on_late)
+
+
+def run_program(
+    command: list[str],
+    what: str,
+    timeout_s: float,
+    on_late: Callable[[], None] = lambda: None,
+    stdin: str = "",
+) -> HelperReport:
+    """One run of a program that reports like the helper.  what: its name in messages.
+
+    Raises what its exit code means, with its sentence.
+    """
     process = _start(command)
     try:
-        out, error = process.communicate(timeout=timeout_s + 0.5)
+        out, error = process.communicate(stdin, timeout=timeout_s + 0.5)
     except subprocess.TimeoutExpired:
         on_late()
-        out, error = _end(process, verb)
+        out, error = _end(process, what)
     report = parse_report(out)
-    logger.debug("helper: %s: exit %d: %s", verb, process.returncode, " ".join(out.split("\n")))
+    logger.debug("%s: exit %d: %s", what, process.returncode, " ".join(out.split("\n")))
     if process.returncode != 0:
-        sentence = (
-            error.strip().partition("\n")[0] or f"{PROGRAM.name} {verb}: exit code {process.returncode}"
-        )
+        sentence = error.strip().partition("\n")[0] or f"{what}: exit code {process.returncode}"
         raise OUTCOMES.get(process.returncode, FailedError)(sentence)
     return report
 
@@ -139,7 +151,7 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -149,20 +161,18 @@ def _start(command: list[str]) -> subprocess.Popen[str]:
         )
     except OSError as error:
         raise UnavailableError(
-            f"{PROGRAM}: cannot be run: {error.strerror}; install the package again"
+            f"{command[0]}: cannot be run: {error.strerror}; install the package again"
         ) from error
 
 
-def _end(process: subprocess.Popen[str], verb: str) -> tuple[str, str]:
+def _end(process: subprocess.Popen[str], what: str) -> tuple[str, str]:
     """What it still says within the grace; else it is killed, and may die only later."""
     with suppress(subprocess.TimeoutExpired):
         return process.communicate(timeout=GRACE_S)
     process.kill()
     with suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=0.5)
-    raise TimeoutExpiredError(
-        f"{PROGRAM.name} {verb}: still in the kernel after its deadline (pid {process.pid})"
-    )
+    raise TimeoutExpiredError(f"{what}: still in the kernel after its deadline (pid {process.pid})")
 
 
 def parse_report(text: str) -> HelperReport:

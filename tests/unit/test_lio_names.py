@@ -80,9 +80,8 @@ def test_port_and_nexus_have_different_names_of_16_digits():
         assert digits.startswith("5001405")
 
 
-def test_fabric_that_comes_later_is_refused_with_a_sentence():
+def test_fabric_is_chosen_by_name():
     assert choose_fabric("loopback") is FabricKind.LOOPBACK
-    with pytest.raises(UsageError, match="not supported yet"):
-        choose_fabric("iscsi")
+    assert choose_fabric("iscsi") is FabricKind.ISCSI
     with pytest.raises(UsageError, match="one of"):
         choose_fabric("fibre")

@@ -207,7 +207,6 @@ def nothing_left(daemon):
         (["--new", "--size", "1G", "/etc/passwd"], 2, "exclude each other"),
         (["--new", "--size", "1G", "--name", "a/b"], 2, "device name 'a/b'"),
         (["--new", "--size", "1G", "--sparse"], 2, "sparse"),
-        (["--new", "--size", "1G", "--fabric", "iscsi"], 2, "not supported yet"),
         (["registry.example/a/b:1"], 4, "cannot be looked up"),
         (["/etc/passwd"], 5, "neither LSMT"),
     ],
