@@ -279,6 +279,13 @@ struct obd_upper_stats {
     uint32_t is_failed;
 };
 
+/* The index that a seal has written behind the log. */
+struct obd_sealed_index {
+    uint64_t index_offset; /* bytes; where the log ends */
+    uint64_t nr_entries;
+    uint64_t trailer_offset;
+};
+
 int obd_upper_open(const struct obd_upper_params *params, struct upper **out);
 int obd_upper_close(struct upper *upper); /* only one that no image has taken */
 void obd_upper_stats(struct upper *upper, struct obd_upper_stats *stats);
@@ -311,6 +318,15 @@ int obd_image_extents(struct image *image, uint64_t offset, uint64_t length, str
 uint64_t obd_image_nr_segments(struct image *image);
 /* OBD_E_NOT_FOUND when it has no upper. */
 int obd_image_upper_stats(struct image *image, struct obd_upper_stats *stats);
+/* Ends the upper in place; no write may run (obd_device_hold).  The first writes the index
+ * behind the log, the second the trailer that Python has made for it, 4096 bytes: then the
+ * data file is a sealed layer, and everything acknowledged is durable in it.  unseal takes
+ * it back while nobody uses that layer; see image/upper.h. */
+int obd_image_seal(struct image *image, struct obd_sealed_index *index);
+int obd_image_finish_seal(struct image *image, const void *trailer);
+int obd_image_unseal(struct image *image);
+/* One more handle of it, to be closed like the first. */
+struct image *obd_image_share(struct image *image);
 /* Gives the reference back; with the last one the upper is flushed and closed,
  * and what that said is returned. */
 int obd_image_close(struct image *image);
@@ -410,6 +426,15 @@ void obd_device_fail_parked(struct device *device, int status);
 /* OBD_E_TIMEOUT leaves it open; anything else closes it. */
 int obd_device_close(struct device *device, uint32_t timeout_ms);
 void obd_device_stats(struct device *device, struct obd_device_stats *stats);
+/* No write or discard runs from when this is OBD_OK until obd_device_resume: they wait.
+ * OBD_E_TIMEOUT, OBD_E_BUSY: nothing has changed. */
+int obd_device_hold(struct device *device, uint32_t timeout_ms);
+void obd_device_resume(struct device *device);
+/* While held: image, of the same size and content, takes the place of the one it has. */
+int obd_device_replace_image(struct device *device, struct image *image);
+/* Waits until no command uses images that were replaced, and gives them back.  After
+ * OBD_E_TIMEOUT the device keeps them until another call, or its close. */
+int obd_device_drop_replaced(struct device *device, uint32_t timeout_ms);
 
 /* ---- front: mem ---------------------------------------------------------- */
 

@@ -166,6 +166,26 @@ int obd_image_upper_stats(struct image *image, struct obd_upper_stats *stats)
     return OBD_OK;
 }
 
+int obd_image_seal(struct image *image, struct obd_sealed_index *index)
+{
+    return image_seal(image, index);
+}
+
+int obd_image_finish_seal(struct image *image, const void *trailer)
+{
+    return image_finish_seal(image, trailer);
+}
+
+int obd_image_unseal(struct image *image)
+{
+    return image_unseal(image);
+}
+
+struct image *obd_image_share(struct image *image)
+{
+    return image_ref(image);
+}
+
 int obd_image_close(struct image *image)
 {
     return image_close(image);

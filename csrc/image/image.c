@@ -176,3 +176,20 @@ enum obd_status image_flush(struct image *image)
 {
     return image->upper == NULL ? OBD_OK : upper_flush(image->upper);
 }
+
+/* ---- sealing ---- */
+
+enum obd_status image_seal(struct image *image, struct obd_sealed_index *index)
+{
+    return image->upper == NULL ? refuse_write(image) : upper_seal(image->upper, index);
+}
+
+enum obd_status image_finish_seal(struct image *image, const void *trailer)
+{
+    return image->upper == NULL ? refuse_write(image) : upper_finish_seal(image->upper, trailer);
+}
+
+enum obd_status image_unseal(struct image *image)
+{
+    return image->upper == NULL ? refuse_write(image) : upper_unseal(image->upper);
+}

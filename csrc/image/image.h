@@ -44,6 +44,11 @@ enum obd_status image_try_write(struct image *image, struct iov_cursor *cursor, 
 enum obd_status image_discard(struct image *image, uint64_t length, uint64_t offset);
 enum obd_status image_flush(struct image *image);
 
+/* The upper's (upper_seal and its kin), with OBD_E_READ_ONLY when there is none. */
+enum obd_status image_seal(struct image *image, struct obd_sealed_index *index);
+enum obd_status image_finish_seal(struct image *image, const void *trailer);
+enum obd_status image_unseal(struct image *image);
+
 /* What [offset, offset + length) is made of, in order, neighbours of one kind
  * merged; at most max extents, *nr says how many.  For block status and maps. */
 enum obd_status image_extents(struct image *image, uint64_t offset, uint64_t length, struct obd_extent *out, size_t max,

@@ -19,7 +19,7 @@
  *       after they came and share it
  *
  * States: open --(a failed sync)--> failed: read-only from then on, showing what
- * was flushed last, also at later opens.
+ * was flushed last, also at later opens.  open --> sealing --> sealed: see upper_seal.
  *
  * Steps at which a test may kill the process (base/hook.h), in order:
  *   write, discard  upper.reserved, upper.data_written (write only),
@@ -28,6 +28,8 @@
  *                   upper.flush.index_synced, upper.flush.trimmed;
  *                   upper.flush.failed after the journal is marked failed
  *   close           upper.close.flushed, upper.close.marked_clean, upper.close.removed
+ *   seal            seal.index_synced, seal.trailer_written, seal.trailer_synced,
+ *                   seal.marked
  *   open            upper.open.replay_appended, upper.open.replayed (both only when
  *                   there is something to replay), journal.made or journal.taken_over,
  *                   upper.open.journal_ready
@@ -104,6 +106,18 @@ uint64_t upper_nr_segments(struct upper *upper);
 
 /* A sorted copy of the map as it is now; what it points to stays readable. */
 enum obd_status upper_freeze(struct upper *upper, struct segment_array *out);
+
+/* Ends the upper in place, in two steps (upper_seal.c).  The first refuses writes from now
+ * on, puts the index behind the log, and makes both durable: *index says where, for the
+ * trailer.  The second writes that trailer, 4096 bytes: the file is a sealed layer then,
+ * with everything that was acknowledged.  Reads go on all the time, and after.
+ *   OBD_E_BUSY   a write runs
+ *   OBD_E_LIMIT  it has so many segments that no reader would open it
+ * After a failure upper_unseal makes it writable again, unless a sync has failed. */
+enum obd_status upper_seal(struct upper *upper, struct obd_sealed_index *index);
+enum obd_status upper_finish_seal(struct upper *upper, const void *trailer);
+/* Takes both back, as long as nobody knows of the sealed layer. */
+enum obd_status upper_unseal(struct upper *upper);
 
 void upper_stats(struct upper *upper, struct obd_upper_stats *stats);
 

@@ -10,6 +10,9 @@
 
 enum obd_status upper_refuse(const struct upper *upper)
 {
+    if (upper->seal_state != UPPER_OPEN && !upper->is_failed)
+        return status_set(OBD_E_READ_ONLY, "upper %s is sealed: it is a lower now and never written again",
+                          upper->name);
     return status_set(OBD_E_READ_ONLY, "%s", upper->why_read_only);
 }
 

@@ -168,7 +168,10 @@ enum obd_status upper_flush(struct upper *upper)
         return OBD_OK;
     pthread_mutex_lock(&upper->map_lock);
     uint64_t sequence = journal_last_sequence(upper->journal);
+    bool is_sealed = upper->seal_state == UPPER_SEALED; /* durable whole, by its trailer */
     pthread_mutex_unlock(&upper->map_lock);
+    if (is_sealed)
+        return OBD_OK;
     pthread_mutex_lock(&upper->flush_lock);
     upper->nr_flush_calls++;
     enum obd_status status = flush_up_to(upper, sequence);

@@ -22,6 +22,8 @@ void upper_want_flush(struct upper *upper)
 /* Under map_lock: when the next flush is due, NEVER_NS while nothing is unflushed. */
 static uint64_t due_ns(const struct upper *upper)
 {
+    if (upper->seal_state == UPPER_SEALED)
+        return NEVER_NS; /* the seal has made all of it durable */
     if (upper->is_flush_wanted)
         return 0;
     if (upper->dirty_since_ns == 0 || upper->flush_interval_ns == 0)

@@ -8,6 +8,7 @@
  *   upper_flush.c   flush pairs, and sharing them
  *   upper_flusher.c the thread that flushes by itself
  *   upper_fail.c    the failed state
+ *   upper_seal.c    its end as a writable layer: index and trailer behind the log
  *   upper_sealed.c  is a data file a sealed layer?
  *
  * Lock order: flush_lock, reserve_lock, map_lock.  A flush pair holds none of
@@ -27,6 +28,12 @@
 /* Header of the data file and of the index file: where log and entries begin. */
 #define UPPER_HEADER_SIZE 4096u
 #define UPPER_ENTRY_SIZE  16u
+
+enum upper_seal_state {
+    UPPER_OPEN,
+    UPPER_SEALING, /* takes no writes; flushes as ever */
+    UPPER_SEALED,  /* its trailer is durable, and so is all that was acknowledged */
+};
 
 struct upper {
     /* Set at open. */
@@ -73,6 +80,8 @@ struct upper {
     uint64_t inserts_owed;    /* segments that running writes will insert */
     uint64_t unflushed_bytes;
     bool is_failed;
+    enum upper_seal_state seal_state;
+    struct obd_sealed_index sealed; /* while not UPPER_OPEN: what lies behind the log */
     char why_read_only[STATUS_TEXT_SIZE];
     enum obd_status room_status; /* why the last flush freed no slots, and its sentence; OBD_OK when it did */
     char room_text[STATUS_TEXT_SIZE];

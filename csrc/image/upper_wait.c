@@ -11,8 +11,8 @@ bool upper_wait(struct upper *upper, struct upper_waiter *waiter)
 {
     pthread_mutex_lock(&upper->map_lock);
     list_init(&waiter->link);
-    bool must_wait =
-        !upper->is_read_only && !upper->is_failed && journal_nr_free(upper->journal) <= upper->slots_reserved;
+    bool must_wait = !upper->is_read_only && !upper->is_failed && upper->seal_state == UPPER_OPEN &&
+                     journal_nr_free(upper->journal) <= upper->slots_reserved;
     if (must_wait) {
         list_append(&upper->waiters, &waiter->link);
         upper_want_flush(upper);
@@ -34,7 +34,8 @@ bool upper_cancel_wait(struct upper *upper, struct upper_waiter *waiter)
 /* Under map_lock: would a writer that tries again get another answer? */
 static bool is_worth_trying(const struct upper *upper)
 {
-    return journal_nr_free(upper->journal) > upper->slots_reserved || upper->is_failed || upper->room_status != OBD_OK;
+    return journal_nr_free(upper->journal) > upper->slots_reserved || upper->is_failed ||
+           upper->seal_state != UPPER_OPEN || upper->room_status != OBD_OK;
 }
 
 /* The first in the queue, if it is worth waking. */

@@ -61,7 +61,7 @@ static enum obd_status refuse_full_journal(struct upper *upper)
 /* Under map_lock. */
 static enum obd_status promise(struct upper *upper, const struct reservation *r)
 {
-    if (upper->is_failed)
+    if (upper->is_failed || upper->seal_state != UPPER_OPEN)
         return upper_refuse(upper);
     if (journal_nr_free(upper->journal) <= upper->slots_reserved)
         return refuse_full_journal(upper);
