@@ -40,6 +40,26 @@ void obd_device_stats(struct device *device, struct obd_device_stats *stats)
     device_stats(device, stats);
 }
 
+int obd_device_hold(struct device *device, uint32_t timeout_ms)
+{
+    return device_hold(device, clock_deadline_ns(timeout_ms));
+}
+
+void obd_device_resume(struct device *device)
+{
+    device_resume(device);
+}
+
+int obd_device_replace_image(struct device *device, struct image *image)
+{
+    return device_replace_image(device, image);
+}
+
+int obd_device_drop_replaced(struct device *device, uint32_t timeout_ms)
+{
+    return device_drop_replaced(device, clock_deadline_ns(timeout_ms));
+}
+
 static enum obd_status check_mem(const struct obd_mem_params *params)
 {
     if (params->kind >= OBD_NR_COMMAND_KINDS)

@@ -30,8 +30,25 @@ void device_fail_parked(struct device *device, enum obd_status status);
  * what the flush said is returned.  Nobody may be submitting meanwhile. */
 enum obd_status device_close(struct device *device, uint64_t deadline_ns);
 
+/* A hold: no write or discard runs when this returns OBD_OK, and none begins before
+ * device_resume; those that come wait for their range, reads and flushes go on.  Commands
+ * that are parked stay so, and hold nothing.  OBD_E_TIMEOUT when what runs has not ended
+ * by deadline_ns, and OBD_E_BUSY when somebody holds it: nothing has changed then. */
+enum obd_status device_hold(struct device *device, uint64_t deadline_ns);
+void device_resume(struct device *device);
+
+/* While held: commands go to image from now on, which is writable, has the same size, and
+ * shows the same bytes.  Takes its own reference.  The image before it is kept for reads
+ * that still use it; its upper, if it has been sealed, is written no more. */
+enum obd_status device_replace_image(struct device *device, struct image *image);
+/* Waits until nobody uses images that were replaced, and gives them back.  After
+ * OBD_E_TIMEOUT they are kept, to be given back by another call, or at device_close. */
+enum obd_status device_drop_replaced(struct device *device, uint64_t deadline_ns);
+
 uint64_t device_size(const struct device *device);
-struct image *device_image(const struct device *device);
+/* As it is now: of use to who knows that nobody replaces it. */
+struct image *device_image(struct device *device);
+struct image *device_take_image(struct device *device); /* with a reference for the caller */
 const char *device_name(const struct device *device);
 void device_stats(struct device *device, struct obd_device_stats *stats);
 

@@ -27,6 +27,7 @@ static void init_lists(struct device *device)
     list_init(&device->paused);
     range_lock_init(&device->ranges);
     device_queue_init(&device->queue);
+    hold_init(device);
     flusher_init(&device->flusher);
 }
 
@@ -43,7 +44,7 @@ enum obd_status device_open(struct core *core, struct image *image, const struct
     memset(device, 0, sizeof *device);
     device->name = name;
     device->core = core;
-    device->image = image_ref(image);
+    atomic_init(&device->image, image_ref(image));
     device->size = image_size(image);
     device->is_read_only = image_is_read_only(image);
     atomic_init(&device->nr_references, 1);
@@ -109,9 +110,10 @@ enum obd_status device_close(struct device *device, uint64_t deadline_ns)
     timer_remove_device(&device->core->timer, device);
     flusher_stop(device);
     /* Lasts as long as the local disk takes; nothing could be done about it. */
-    enum obd_status status = device->is_read_only ? OBD_OK : image_flush(device->image);
-    image_unref(device->image);
-    device->image = NULL;
+    hold_destroy(device);
+    struct image *image = device_image(device);
+    enum obd_status status = device->is_read_only ? OBD_OK : image_flush(image);
+    image_unref(image);
     device_unref(device);
     return status;
 }
@@ -121,9 +123,17 @@ uint64_t device_size(const struct device *device)
     return device->size;
 }
 
-struct image *device_image(const struct device *device)
+struct image *device_image(struct device *device)
 {
-    return device->image;
+    return atomic_load_explicit(&device->image, memory_order_acquire);
+}
+
+struct image *device_take_image(struct device *device)
+{
+    pthread_mutex_lock(&device->lock);
+    struct image *image = image_ref(device_image(device)); /* the device's own reference keeps it so long */
+    pthread_mutex_unlock(&device->lock);
+    return image;
 }
 
 const char *device_name(const struct device *device)

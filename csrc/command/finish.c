@@ -42,6 +42,7 @@ void command_finish(struct command *command, enum obd_status status)
         snprintf(text, sizeof text, "%s", status_text());
     if (command->range.is_granted)
         range_lock_release(&device->ranges, &command->range);
+    command_leave_room(command);
     park_release(command);
     demand_destroy(&command->demand);
     if (status != OBD_OK)

@@ -49,13 +49,22 @@ static void finish_batch(struct list *batch, enum obd_status status)
     }
 }
 
+/* Of the image as it is now: one that was replaced before had been synced whole. */
+static enum obd_status flush_image(struct device *device)
+{
+    struct image *image = device_take_image(device);
+    enum obd_status status = image_flush(image);
+    image_unref(image);
+    return status;
+}
+
 static void *flusher_run(void *argument)
 {
     struct device *device = argument;
     struct list batch;
     list_init(&batch);
     while (take_batch(device, &batch))
-        finish_batch(&batch, image_flush(device->image));
+        finish_batch(&batch, flush_image(device));
     return NULL;
 }
 

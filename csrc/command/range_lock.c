@@ -26,9 +26,13 @@ void range_lock_destroy(struct range_lock *ranges)
     pthread_mutex_destroy(&ranges->lock);
 }
 
-static bool holders_conflict(const struct range_lock_holder *a, const struct range_lock_holder *b)
+/* Does first, which came before second, keep it waiting? */
+static bool holders_conflict(const struct range_lock_holder *first, const struct range_lock_holder *second)
 {
-    return (a->is_exclusive || b->is_exclusive) && ranges_overlap(a->offset, a->length, b->offset, b->length);
+    if (first->is_barrier || second->is_barrier)
+        return second->is_barrier;
+    return (first->is_exclusive || second->is_exclusive) &&
+           ranges_overlap(first->offset, first->length, second->offset, second->length);
 }
 
 /* Does one of those before end (which may be the head: all) stand in holder's way? */
@@ -123,7 +127,9 @@ static bool holder_check(struct range_lock *ranges, const struct range_lock_hold
 {
     for (struct list *link = ranges->holders.next; link != &ranges->holders; link = link->next) {
         const struct range_lock_holder *other = holder_of(link);
-        if (other != holder && other->is_granted && holder->is_granted && holders_conflict(other, holder))
+        if (other == holder || other->is_barrier || holder->is_barrier)
+            continue;
+        if (other->is_granted && holder->is_granted && holders_conflict(other, holder))
             return false;
     }
     return holder->is_granted || must_wait(ranges, holder, &holder->link);

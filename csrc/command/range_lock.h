@@ -9,8 +9,11 @@
  * may go when nobody before it conflicts with it; that one rule is the whole
  * lock.  The list is as long as the queue of a device (128), so a walk is short.
  *
+ * A *barrier* waits for everybody before it and keeps nobody after it waiting: when it is
+ * granted, whoever held a range when it came has let go of that.
+ *
  * Invariants (range_lock_check)
- *   (1) two granted holders that overlap are both shared
+ *   (1) two granted holders that overlap are both shared, or one is a barrier
  *   (2) a holder that waits has one before it that it conflicts with
  *
  * Thread-safe.
@@ -30,6 +33,7 @@ struct range_lock_holder {
     uint64_t offset;
     uint64_t length;
     bool is_exclusive;
+    bool is_barrier; /* its range does not matter */
     bool is_granted;
     void (*granted)(struct range_lock_holder *holder); /* called with no lock held */
     struct list link;

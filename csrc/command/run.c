@@ -48,7 +48,7 @@ static bool take_range(struct command *command)
 
 static enum obd_status execute(struct command *command)
 {
-    struct image *image = command->device->image;
+    struct image *image = device_image(command->device); /* its range keeps it there */
     const struct read_context context = {.nowait = false, .demand = &command->demand};
     struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
     switch (command->kind) {
@@ -87,12 +87,20 @@ static void queue_again(struct command *command)
     pthread_mutex_unlock(&device->lock);
 }
 
+void command_leave_room(struct command *command)
+{
+    if (command->room_image != NULL)
+        image_unref(command->room_image);
+    command->room_image = NULL;
+}
+
 static void wait_for_room(struct command *command)
 {
     command->upper_waiter.wake = on_room;
     list_init(&command->upper_waiter.link);
+    command->room_image = device_take_image(command->device);
     command_prepare_wait(command);
-    if (upper_wait(image_upper(command->device->image), &command->upper_waiter))
+    if (upper_wait(image_upper(command->room_image), &command->upper_waiter))
         command_wait(command, COMMAND_WAITING_FOR_ROOM);
     else
         queue_again(command);
@@ -211,6 +219,7 @@ void command_run(struct command *command)
     command->demand.deadline_ns = command->deadline_ns;
     bool is_doomed = command->doom != OBD_OK;
     pthread_mutex_unlock(&device->lock);
+    command_leave_room(command);
     if (is_doomed)
         command_end_doomed(command);
     else if (has_its_bytes(command) && take_range(command))

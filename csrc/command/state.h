@@ -7,6 +7,7 @@
  *           +-- devices
  *   device -+-- in_flight: its commands, oldest first              (device.c)
  *           +-- ranges                                             (range_lock.c)
+ *           +-- its hold, and images that were replaced            (hold.c)
  *           +-- its share of park, commands waiting for admission  (park.c)
  *           +-- flusher: a thread of its own, from the first flush (flush.c)
  *           +-- shards: counters that two threads do not share     (shard.c)
@@ -161,7 +162,9 @@ struct core {
 
 struct device {
     struct core *core;
-    struct image *image;
+    /* Changed under device.lock and a hold of all ranges (hold.c): whoever has a range may
+     * use what he finds here as long as he has it, others take a reference. */
+    struct image *_Atomic image;
     char *name;
     uint64_t size;
     bool is_read_only; /* then ranges are not locked: nothing changes */
@@ -178,6 +181,12 @@ struct device {
     unsigned nr_parked;
     uint64_t nr_parks;
     struct flusher flusher;
+
+    /* hold.c */
+    struct range_sleeper *hold; /* the holder's, between device_hold and device_resume */
+    bool is_held;               /* or about to be; this and the rest under lock */
+    pthread_cond_t granted;     /* a range that hold.c sleeps for */
+    struct list replaced;       /* images that reads may still use */
 
     struct device_queue queue; /* guarded by core->queue.lock */
     struct device_park park;   /* guarded by core->park.lock */
@@ -198,6 +207,14 @@ void command_run(struct command *command);
 /* Checks the next stretch of a VERIFY; OBD_OK also when more is left, as
  * command->progress says. */
 enum obd_status command_verify(struct command *command);
+
+/* The command does not wait for room any more. */
+void command_leave_room(struct command *command);
+
+/* ---- hold.c --------------------------------------------------------------- */
+
+void hold_init(struct device *device);
+void hold_destroy(struct device *device); /* gives back what was replaced: no command is left */
 
 /* ---- finish.c ------------------------------------------------------------- */
 

@@ -76,7 +76,7 @@ static enum obd_status try_read(struct command *command)
     demand_init(&demand, NULL);
     const struct read_context context = {.nowait = true, .demand = &demand};
     struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
-    enum obd_status status = image_read(device->image, &context, &cursor, command->length, command->offset);
+    enum obd_status status = image_read(device_image(device), &context, &cursor, command->length, command->offset);
     demand_destroy(&demand); /* a worker will collect the misses again */
     if (!device->is_read_only)
         range_lock_release(&device->ranges, &command->range);
@@ -91,7 +91,7 @@ static enum obd_status try_write(struct command *command)
     if (!range_lock_try(&device->ranges, &command->range))
         return OBD_E_AGAIN;
     struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
-    enum obd_status status = image_try_write(device->image, &cursor, command->length, command->offset);
+    enum obd_status status = image_try_write(device_image(device), &cursor, command->length, command->offset);
     range_lock_release(&device->ranges, &command->range);
     return status;
 }
@@ -123,6 +123,7 @@ static void init_command(struct command *command)
     command->admitted_bytes = 0;
     command->is_admitted = false;
     command->range.is_granted = false;
+    command->room_image = NULL;
     list_init(&command->link);
     command->submitted_ns = clock_now_ns();
     command->deadline_ns = device->on_timeout == OBD_ON_TIMEOUT_FREEZE

@@ -40,7 +40,8 @@ static enum obd_status verify_piece(struct command *command, uint64_t progress, 
     const struct iovec piece = {.iov_base = bytes, .iov_len = length};
     struct iov_cursor cursor = iov_cursor_at(&piece, 1);
     const struct read_context context = {.nowait = false, .demand = &command->demand};
-    enum obd_status status = image_read(command->device->image, &context, &cursor, length, command->offset + progress);
+    enum obd_status status =
+        image_read(device_image(command->device), &context, &cursor, length, command->offset + progress);
     if (status == OBD_OK && command->nr_iov > 0)
         status = compare(command, bytes, length, progress);
     return status;

@@ -130,7 +130,7 @@ static bool forget_wait(struct command *command)
     case COMMAND_WAITING_FOR_RANGE:
         return range_lock_cancel(&command->device->ranges, &command->range);
     case COMMAND_WAITING_FOR_ROOM:
-        return upper_cancel_wait(image_upper(command->device->image), &command->upper_waiter);
+        return upper_cancel_wait(image_upper(command->room_image), &command->upper_waiter);
     case COMMAND_PARKED:
         return park_forget(command, command->doom);
     default:

@@ -59,8 +59,9 @@ enum obd_status nbd_extents_describe(struct nbd_request *request)
     uint64_t end = round_up(request->header.offset + request->header.length, SECTOR_SIZE);
     struct obd_extent extents[NBD_MAX_EXTENTS];
     size_t nr = 0;
-    enum obd_status status =
-        image_extents(device_image(nbd->device), begin, end - begin, extents, NBD_MAX_EXTENTS, &nr);
+    struct image *image = device_take_image(nbd->device);
+    enum obd_status status = image_extents(image, begin, end - begin, extents, NBD_MAX_EXTENTS, &nr);
+    image_unref(image);
     if (status != OBD_OK)
         return status_prefix(status, "nbd %s: BLOCK_STATUS", device_name(nbd->device));
     if (nr == 0)

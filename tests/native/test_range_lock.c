@@ -189,7 +189,32 @@ TEST(test_range_lock_keeps_threads_apart)
     range_lock_destroy(&shared);
 }
 
-TEST_MAIN(T(test_range_lock_readers_of_one_range_go_together), T(test_range_lock_neighbours_do_not_touch),
+TEST(test_range_lock_a_barrier_waits_for_all_before_it_and_keeps_nobody_waiting)
+{
+    struct range_lock ranges;
+    range_lock_init(&ranges);
+    struct waiter reader = waiter_at(0, 10, false), writer = waiter_at(100, 10, true);
+    struct waiter barrier = waiter_at(0, 0, false), later = waiter_at(0, 200, true), last = waiter_at(300, 10, true);
+    barrier.holder.is_barrier = true;
+    CHECK(range_lock_take(&ranges, &reader.holder));
+    CHECK(range_lock_take(&ranges, &writer.holder));
+    CHECK(!range_lock_take(&ranges, &barrier.holder));
+    CHECK(!range_lock_take(&ranges, &later.holder)); /* for the reader and the writer, that is */
+    CHECK(range_lock_take(&ranges, &last.holder));
+    CHECK(range_lock_check(&ranges));
+    range_lock_release(&ranges, &reader.holder);
+    CHECK(barrier.nr_granted == 0);
+    range_lock_release(&ranges, &writer.holder);
+    CHECK(barrier.nr_granted == 1 && later.nr_granted == 1);
+    CHECK(range_lock_check(&ranges));
+    range_lock_release(&ranges, &barrier.holder);
+    range_lock_release(&ranges, &later.holder);
+    range_lock_release(&ranges, &last.holder);
+    range_lock_destroy(&ranges);
+}
+
+TEST_MAIN(T(test_range_lock_a_barrier_waits_for_all_before_it_and_keeps_nobody_waiting),
+          T(test_range_lock_readers_of_one_range_go_together), T(test_range_lock_neighbours_do_not_touch),
           T(test_range_lock_serves_those_that_overlap_in_order_of_arrival),
           T(test_range_lock_cancel_lets_those_behind_go), T(test_range_lock_try_leaves_nothing_behind),
           T(test_range_lock_keeps_threads_apart))
