@@ -589,11 +589,15 @@ int obd_process_guard_memory(void);
 void obd_interrupt_waits(int wanted);
 
 /* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
- * ("write", "tear", "sync", "stall", "reserve", "read", "truncate"; a torn write has
- * written half; a stalled sync lasts while PATH.stall exists, and does not fail) on a
- * file whose path ends in suffix fails with error (an errno value), and with sticky
+ * ("write", "tear", "sync", "reserve", "read", "truncate", "punch", "open", "rename",
+ * "remove"; a torn write has written half; and syncs that do not fail: "stall", "forget",
+ * "late", see csrc/base/fault_file.c) on a file whose path ends in suffix fails with error (an errno value), and with sticky
  * every later one; n = 0 removes all rules. */
 int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky);
+
+/* Test build only: from now on what changes files of folder is noted on a new tape at
+ * tape_path (csrc/base/record_file.c); folder "" ends that. */
+int obd_test_record_files(const char *folder, const char *tape_path);
 
 /* cffi: end */
 

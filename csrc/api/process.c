@@ -41,3 +41,16 @@ int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, i
     return status_set(OBD_E_UNSUPPORTED, "file faults are in the test build only");
 #endif
 }
+
+int obd_test_record_files(const char *folder, const char *tape_path)
+{
+#ifdef OBD_TEST_BUILD
+    if (folder[0] != '\0')
+        return record_file_start(folder, tape_path);
+    record_file_stop();
+    return OBD_OK;
+#else
+    (void)folder, (void)tape_path;
+    return status_set(OBD_E_UNSUPPORTED, "files are recorded in the test build only");
+#endif
+}

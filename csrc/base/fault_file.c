@@ -3,10 +3,14 @@
  * A rule names a path suffix, an operation and a number n: from the moment it is
  * given, the n-th such call fails with its errno and does nothing, and with
  * "sticky" every later one too.  "tear" is a write that fails after half of its
- * bytes are in the file.  "stall" is a sync that hangs as on a dead disk: while there
- * is a file of that path with ".stall" behind it, so that another process can end it;
- * then it goes on, and its errno is not used.  Without rules the layer costs one
- * atomic load.
+ * bytes are in the file.  A rename is of the path it leads to.
+ *
+ * Syncs that misbehave without failing, so that the errno is not used: "stall" hangs as
+ * on a dead disk, while there is a file of that path with ".stall" behind it, so that
+ * another process can end it; "forget" does nothing; "late" is made after the next sync
+ * of any file, as by code that gets their order wrong.
+ *
+ * Without rules the layer costs one atomic load.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -73,7 +77,8 @@ static bool is_faulty(const char *path, const char *operation)
 
 static bool is_operation(const char *name)
 {
-    static const char *const known[] = {"write", "tear", "sync", "stall", "reserve", "read", "truncate", "punch"};
+    static const char *const known[] = {"write", "tear",     "sync",  "stall", "forget", "late",  "reserve",
+                                        "read",  "truncate", "punch", "open",  "rename", "remove"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i]) == 0)
             return true;
@@ -116,7 +121,7 @@ static ssize_t faulty_read(const char *path, int fd, const struct iovec *iov, in
 {
     if (is_faulty(path, "read"))
         return -1;
-    return file_calls_of_kernel.read(path, fd, iov, nr_iov, offset, rwf_flags);
+    return file_calls_recorded.read(path, fd, iov, nr_iov, offset, rwf_flags);
 }
 
 /* Writes half of the first piece, and fails with the errno that is set. */
@@ -124,7 +129,7 @@ static ssize_t tear(const char *path, int fd, const struct iovec *iov, uint64_t 
 {
     int error = errno;
     struct iovec half = {.iov_base = iov->iov_base, .iov_len = iov->iov_len / 2};
-    file_calls_of_kernel.write(path, fd, &half, 1, offset);
+    file_calls_recorded.write(path, fd, &half, 1, offset);
     errno = error;
     return -1;
 }
@@ -135,7 +140,7 @@ static ssize_t faulty_write(const char *path, int fd, const struct iovec *iov, i
         return -1;
     if (is_faulty(path, "tear"))
         return tear(path, fd, iov, offset);
-    return file_calls_of_kernel.write(path, fd, iov, nr_iov, offset);
+    return file_calls_recorded.write(path, fd, iov, nr_iov, offset);
 }
 
 static void wait_while_stalled(const char *path)
@@ -146,26 +151,79 @@ static void wait_while_stalled(const char *path)
         usleep(STALL_POLL_US);
 }
 
+/* A sync that another one overtakes: it is made after that one. */
+static struct {
+    char path[4096];
+    int fd;          /* -1: none waits */
+} late = {.fd = -1}; /* under lock */
+
+static void put_off(const char *path, int fd)
+{
+    pthread_mutex_lock(&lock);
+    if (late.fd < 0) {
+        snprintf(late.path, sizeof late.path, "%s", path);
+        late.fd = dup(fd);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static void make_up_for_late(void)
+{
+    pthread_mutex_lock(&lock);
+    int fd = late.fd;
+    late.fd = -1;
+    pthread_mutex_unlock(&lock);
+    if (fd < 0)
+        return;
+    file_calls_recorded.sync(late.path, fd);
+    close(fd);
+}
+
 static int faulty_sync(const char *path, int fd)
 {
     if (is_faulty(path, "stall"))
         wait_while_stalled(path);
-    return is_faulty(path, "sync") ? -1 : file_calls_of_kernel.sync(path, fd);
+    if (is_faulty(path, "forget"))
+        return 0;
+    if (is_faulty(path, "late")) {
+        put_off(path, fd);
+        return 0;
+    }
+    if (is_faulty(path, "sync"))
+        return -1;
+    int failed = file_calls_recorded.sync(path, fd);
+    make_up_for_late();
+    return failed;
 }
 
 static int faulty_truncate(const char *path, int fd, uint64_t size)
 {
-    return is_faulty(path, "truncate") ? -1 : file_calls_of_kernel.truncate(path, fd, size);
+    return is_faulty(path, "truncate") ? -1 : file_calls_recorded.truncate(path, fd, size);
 }
 
 static int faulty_reserve(const char *path, int fd, uint64_t offset, uint64_t length)
 {
-    return is_faulty(path, "reserve") ? -1 : file_calls_of_kernel.reserve(path, fd, offset, length);
+    return is_faulty(path, "reserve") ? -1 : file_calls_recorded.reserve(path, fd, offset, length);
 }
 
 static int faulty_punch(const char *path, int fd, uint64_t offset, uint64_t length)
 {
-    return is_faulty(path, "punch") ? -1 : file_calls_of_kernel.punch(path, fd, offset, length);
+    return is_faulty(path, "punch") ? -1 : file_calls_recorded.punch(path, fd, offset, length);
+}
+
+static int faulty_open(const char *path, int flags, unsigned mode)
+{
+    return is_faulty(path, "open") ? -1 : file_calls_recorded.open(path, flags, mode);
+}
+
+static int faulty_rename(const char *path, const char *to)
+{
+    return is_faulty(to, "rename") ? -1 : file_calls_recorded.rename(path, to);
+}
+
+static int faulty_remove(const char *path)
+{
+    return is_faulty(path, "remove") ? -1 : file_calls_recorded.remove(path);
 }
 
 const struct file_calls file_calls_with_faults = {
@@ -175,6 +233,9 @@ const struct file_calls file_calls_with_faults = {
     .truncate = faulty_truncate,
     .reserve = faulty_reserve,
     .punch = faulty_punch,
+    .open = faulty_open,
+    .rename = faulty_rename,
+    .remove = faulty_remove,
 };
 
 #endif

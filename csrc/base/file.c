@@ -42,7 +42,7 @@ enum obd_status file_open(const char *path, int flags, unsigned mode, struct fil
     memcpy(file->path, path, path_size);
     atomic_init(&file->has_no_nowait, false);
     do
-        file->fd = open(path, flags | O_CLOEXEC, (mode_t)mode);
+        file->fd = calls->open(path, flags | O_CLOEXEC, mode);
     while (file->fd < 0 && errno == EINTR);
     if (file->fd < 0) {
         enum obd_status status = status_set_errno(errno, "cannot open %s", path);
@@ -209,6 +209,32 @@ enum obd_status file_sync_data(struct file *file)
         failed = calls->sync(file->path, file->fd);
     while (failed != 0 && errno == EINTR);
     return failed == 0 ? OBD_OK : status_set_errno(errno, "cannot sync %s", file->path);
+}
+
+enum obd_status file_rename(const char *path, const char *to)
+{
+    return calls->rename(path, to) == 0 ? OBD_OK : status_set_errno(errno, "cannot rename %s to %s", path, to);
+}
+
+enum obd_status file_remove(const char *path)
+{
+    return calls->remove(path) == 0 ? OBD_OK : status_set_errno(errno, "cannot remove %s", path);
+}
+
+enum obd_status file_sync_folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    if (folder == NULL)
+        return status_set(OBD_E_NO_MEMORY, "no memory to sync the folder of %s", path);
+    struct file *file;
+    enum obd_status status = file_open(folder, O_RDONLY | O_DIRECTORY, 0, &file);
+    free(folder);
+    if (status != OBD_OK)
+        return status;
+    status = file_sync_data(file);
+    file_close(file);
+    return status;
 }
 
 enum obd_status file_truncate(struct file *file, uint64_t size)

@@ -6,6 +6,7 @@
 #include "base/file_calls.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 static ssize_t kernel_read(const char *path, int fd, const struct iovec *iov, int nr_iov, uint64_t offset,
@@ -47,6 +48,11 @@ static int kernel_punch(const char *path, int fd, uint64_t offset, uint64_t leng
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
 }
 
+static int kernel_open(const char *path, int flags, unsigned mode)
+{
+    return open(path, flags, (mode_t)mode);
+}
+
 const struct file_calls file_calls_of_kernel = {
     .read = kernel_read,
     .write = kernel_write,
@@ -54,4 +60,7 @@ const struct file_calls file_calls_of_kernel = {
     .truncate = kernel_truncate,
     .reserve = kernel_reserve,
     .punch = kernel_punch,
+    .open = kernel_open,
+    .rename = rename,
+    .remove = remove,
 };

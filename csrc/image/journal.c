@@ -2,11 +2,9 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#define _GNU_SOURCE /* O_DIRECTORY */
 #include "image/journal.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,34 +46,18 @@ static enum obd_status make_file(struct journal *journal, const char *path)
     return status == OBD_OK ? file_sync_data(journal->file) : status;
 }
 
-/* Makes the new name survive a power cut: the header tells the next start how much
- * of the index file was surely flushed. */
-static enum obd_status sync_folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
-    if (folder == NULL)
-        return status_set(OBD_E_NO_MEMORY, "no memory to make the journal %s", path);
-    struct file *file;
-    enum obd_status status = file_open(folder, O_RDONLY | O_DIRECTORY, 0, &file);
-    if (status == OBD_OK) {
-        status = file_sync_data(file);
-        file_close(file);
-    }
-    free(folder);
-    return status;
-}
-
 /* The finished file to its place, in one step; opened again, so that messages
- * name it by that. */
+ * name it by that.  The name must survive a power cut: the header tells the next
+ * start how much of the index file was surely flushed. */
 static enum obd_status move_file(struct journal *journal, const char *new_path, const char *path)
 {
-    if (rename(new_path, path) != 0)
-        return status_set_errno(errno, "cannot rename %s to %s", new_path, path);
+    enum obd_status status = file_rename(new_path, path);
+    if (status != OBD_OK)
+        return status;
     file_close(journal->file);
     journal->file = NULL;
-    enum obd_status status = file_open(path, O_RDWR, 0, &journal->file);
-    return status == OBD_OK ? sync_folder_of(path) : status;
+    status = file_open(path, O_RDWR, 0, &journal->file);
+    return status == OBD_OK ? file_sync_folder_of(path) : status;
 }
 
 static enum obd_status make_file_at(struct journal *journal, const char *path)
@@ -90,7 +72,7 @@ static enum obd_status make_file_at(struct journal *journal, const char *path)
     if (status == OBD_OK)
         status = move_file(journal, new_path, path);
     if (status != OBD_OK)
-        remove(new_path);
+        file_remove(new_path);
     free(new_path);
     return status;
 }
@@ -121,7 +103,7 @@ static enum obd_status use_file_again(struct journal *journal, const char *path)
     HOOK("journal.taken_over");
     if (status == OBD_OK)
         status = file_sync_data(journal->file);
-    return status == OBD_OK ? sync_folder_of(path) : status;
+    return status == OBD_OK ? file_sync_folder_of(path) : status;
 }
 
 static enum obd_status make_ring(struct journal *journal)

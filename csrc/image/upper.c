@@ -210,8 +210,8 @@ static enum obd_status retire_journal(struct upper *upper)
 {
     enum obd_status status = journal_set_state(upper->journal, JOURNAL_CLEAN);
     HOOK("upper.close.marked_clean");
-    if (status == OBD_OK && (upper->flags & OBD_UPPER_NO_JOURNAL) == 0 && remove(upper->journal_path) != 0)
-        status = status_set_errno(errno, "cannot remove %s", upper->journal_path);
+    if (status == OBD_OK && (upper->flags & OBD_UPPER_NO_JOURNAL) == 0)
+        status = file_remove(upper->journal_path);
     HOOK("upper.close.removed");
     return status;
 }

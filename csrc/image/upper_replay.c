@@ -211,7 +211,7 @@ static enum obd_status make_journal(struct upper *upper)
 {
     const char *path = upper->journal_path;
     if ((upper->flags & OBD_UPPER_NO_JOURNAL) != 0) {
-        remove(path); /* replayed by now; left there it would be replayed again over later writes */
+        file_remove(path); /* replayed by now; left there it would be replayed again over later writes */
         path = NULL;
     }
     enum obd_status status =

@@ -15,6 +15,9 @@ import ctypes
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tcmu_overlaybd.native._binding import check, lib
 
@@ -26,11 +29,22 @@ def is_test_build() -> bool:
 def file_fault(suffix: str, operation: str, n: int, error: int, *, sticky: bool = False) -> None:
     """The n-th operation on a file whose path ends in suffix fails with errno error.
 
-    operation is "write", "tear" (a write that fails half-way), "sync", "stall" (a sync that
-    hangs while PATH.stall exists, and then goes on), "reserve", "read" or "truncate"; n = 0
-    removes all rules.
+    operation is "write", "tear" (a write that fails half-way), "sync", "reserve", "read",
+    "truncate", "punch", "open", "rename", "remove", or a sync that does not fail: "stall"
+    (hangs while PATH.stall exists), "forget" (does nothing) or "late" (is overtaken by the
+    next one); n = 0 removes all rules.
     """
     check(lib.obd_test_file_fault(suffix.encode(), operation.encode(), n, error, sticky))
+
+
+@contextmanager
+def recorded_files(folder: Path, tape: Path) -> Iterator[None]:
+    """Notes on tape, in order, what changes files of folder (tests/fault/file_tape.py reads it)."""
+    check(lib.obd_test_record_files(os.fsencode(folder), os.fsencode(tape)))
+    try:
+        yield
+    finally:
+        check(lib.obd_test_record_files(b"", b""))
 
 
 def arm_from_environment() -> None:
