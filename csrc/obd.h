@@ -599,6 +599,9 @@ int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, i
  * tape_path (csrc/base/record_file.c); folder "" ends that. */
 int obd_test_record_files(const char *folder, const char *tape_path);
 
+/* A step of Python's at which a test may kill the process (base/hook.h); test build only. */
+void obd_test_hook(const char *name);
+
 /* cffi: end */
 
 #endif

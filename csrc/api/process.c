@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 
 #include "base/file_calls.h"
+#include "base/hook.h"
 #include "base/status.h"
 #include "source/demand_wait.h"
 
@@ -53,4 +54,10 @@ int obd_test_record_files(const char *folder, const char *tape_path)
     (void)folder, (void)tape_path;
     return status_set(OBD_E_UNSUPPORTED, "files are recorded in the test build only");
 #endif
+}
+
+void obd_test_hook(const char *name)
+{
+    (void)name;
+    HOOK(name);
 }

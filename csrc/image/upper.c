@@ -216,17 +216,11 @@ static enum obd_status retire_journal(struct upper *upper)
     return status;
 }
 
-/* Its journal says that it is sealed; whoever made a lower of it removes that and the index. */
-static enum obd_status close_sealed(struct upper *upper)
-{
-    return give_room_back(upper->data);
-}
-
 static enum obd_status close_writable(struct upper *upper)
 {
     upper_stop_flusher(upper);
     if (upper->seal_state == UPPER_SEALED)
-        return close_sealed(upper);
+        return OBD_OK; /* whoever made a lower of it removes index and journal */
     enum obd_status status = upper_flush(upper);
     HOOK("upper.close.flushed");
     if (status != OBD_OK)

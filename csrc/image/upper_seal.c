@@ -128,6 +128,8 @@ enum obd_status upper_finish_seal(struct upper *upper, const void *trailer)
         return status_set(OBD_E_INVALID, "upper %s has no index behind its log that a trailer could end", upper->name);
     enum obd_status status = file_write(upper->data, trailer, UPPER_HEADER_SIZE, upper->sealed.trailer_offset);
     HOOK("seal.trailer_written");
+    if (status == OBD_OK) /* gives back what was reserved: nothing is to change the file later */
+        status = file_truncate(upper->data, upper->sealed.trailer_offset + UPPER_HEADER_SIZE);
     if (status == OBD_OK)
         status = check_sealed(upper);
     if (status == OBD_OK)

@@ -34,6 +34,10 @@ class UpperDir:
         """Whether an upper is there; the configuration is written last."""
         return self.config.exists()
 
+    def holds(self, lower: Lower) -> bool:
+        """Whether it lies in this folder: an upper that a snapshot has sealed."""
+        return bool(lower.file) and Path(lower.file).resolve().parent == self.path.resolve()
+
     def load(self) -> ImageConfig:
         return load_image_config(self.config)
 

@@ -19,8 +19,9 @@ from tcmu_overlaybd.errors import FormatError, ReadOnlyError, UsageError
 from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
 from tcmu_overlaybd.image.lowers import lowers_size, open_lowers
+from tcmu_overlaybd.image.snapshot_intent import settle_snapshot
 from tcmu_overlaybd.image.source import Source, resolve_source
-from tcmu_overlaybd.image.upper_folder import remove_upper, with_upper_dir
+from tcmu_overlaybd.image.upper_folder import make_upper_dir, remove_upper, reopened_upper_dir
 from tcmu_overlaybd.image.upper_pair import UpperPair, read_upper_pair, store_virtual_size
 from tcmu_overlaybd.native import image as native
 from tcmu_overlaybd.native.testing import is_test_build
@@ -29,6 +30,16 @@ from tcmu_overlaybd.remote.blob import RemoteBlob
 from tcmu_overlaybd.remote.store import BlobStore
 
 FLUSH_INTERVAL_MS = 5000
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    name: str = "image"
+    read_only: bool = False
+    drop_unflushed: bool = False
+    holder: str = "tcmu-overlaybd"
+    flush_interval_ms: int = FLUSH_INTERVAL_MS
+    size: int = 0  # of the disk, where no layer says it
 
 
 @dataclass
@@ -41,6 +52,7 @@ class OpenImage:
     layers: list[SharedLayer]
     upper: UpperPair | None = None
     made_dir: UpperDir | None = None  # the upper's folder, when this opening made it
+    options: OpenOptions = OpenOptions()  # of another upper on top of it
 
     @property
     def remote_blobs(self) -> list[RemoteBlob]:
@@ -98,7 +110,9 @@ def open_image(
     if upper_dir is not None and not writable:
         raise UsageError("an upper's folder is of use only to a writable image")
     base = ImageConfig() if source is None else resolve_source(source, store, deadline)
-    options = _Options(
+    if writable:
+        base = settle_snapshot(base)
+    options = OpenOptions(
         name=name or _default_name(source),
         read_only=not writable,
         drop_unflushed=drop_unflushed,
@@ -106,32 +120,24 @@ def open_image(
         flush_interval_ms=FLUSH_INTERVAL_MS if flush_interval_ms is None else flush_interval_ms,
         size=size or 0,
     )
+    folder = None if upper_dir is None else UpperDir(Path(upper_dir).absolute())
+    config, made_dir = base, None
+    if folder is not None and folder.exists():
+        config = reopened_upper_dir(base, folder, size)
     with ExitStack() as undo:
-        layers = open_lowers(base, store, deadline)
+        layers = open_lowers(config, store, deadline)
         for layer in layers:
             undo.callback(layer.close)
-        config, made_dir = base, None
-        if upper_dir is not None:
-            config, made_dir = with_upper_dir(base, UpperDir(Path(upper_dir).absolute()), size, layers)
-        if made_dir is not None:
-            undo.callback(remove_upper, made_dir)
+        if folder is not None and not folder.exists():
+            config, made_dir = make_upper_dir(base, folder, size, layers), folder
+            undo.callback(remove_upper, folder)
         pair = _read_pair(config, layers, options)
         image = _open_native(layers, pair, options)
         undo.pop_all()
-    return OpenImage(image, options.name, config, layers, pair, made_dir)
+    return OpenImage(image, options.name, config, layers, pair, made_dir, options)
 
 
-@dataclass(frozen=True)
-class _Options:
-    name: str
-    read_only: bool
-    drop_unflushed: bool
-    holder: str
-    flush_interval_ms: int
-    size: int  # of the disk, where no layer says it
-
-
-def _read_pair(config: ImageConfig, layers: list[SharedLayer], options: _Options) -> UpperPair | None:
+def _read_pair(config: ImageConfig, layers: list[SharedLayer], options: OpenOptions) -> UpperPair | None:
     """The upper of config, if it has one; raises what makes the whole impossible."""
     upper = config.writable
     if upper is None:
@@ -146,7 +152,7 @@ def _read_pair(config: ImageConfig, layers: list[SharedLayer], options: _Options
     return pair
 
 
-def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: _Options) -> native.Image:
+def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: OpenOptions) -> native.Image:
     size = (pair.virtual_size if pair else 0) or lowers_size(layers) or options.size
     if size == 0:
         raise FormatError(f"{options.name}: no layer says how large the disk is")
@@ -154,7 +160,7 @@ def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: _Op
     with ExitStack() as tops:  # the image has references of its own
         upper = None
         if pair is not None and pair.kind == "append":
-            upper = _open_append(pair, size, len(layers), options)
+            upper = open_append(pair, size, len(layers), options)
         elif pair is not None and pair.kind == "sparse":
             lowers.append(tops.enter_context(native.Layer.open_sparse(str(pair.data), size)))
         elif pair is not None:
@@ -164,7 +170,8 @@ def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: _Op
         return native.Image.open(lowers, upper, virtual_size=size, name=options.name)
 
 
-def _open_append(pair: UpperPair, size: int, nr_lowers: int, options: _Options) -> native.Upper:
+def open_append(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions) -> native.Upper:
+    """The upper of a disk of size bytes on top of nr_lowers layers."""
     upper = native.Upper.open(
         str(pair.data),
         str(pair.index),

@@ -12,15 +12,14 @@ from tcmu_overlaybd.formats import uuid_text
 from tcmu_overlaybd.image.create import check_size, create_layer
 from tcmu_overlaybd.image.layer_table import SharedLayer
 from tcmu_overlaybd.image.lowers import lowers_size
+from tcmu_overlaybd.image.snapshot_intent import settle_snapshot
 from tcmu_overlaybd.image.upper_pair import read_upper_pair
 
 
-def with_upper_dir(
+def make_upper_dir(
     base: ImageConfig, folder: UpperDir, size: int | None, layers: list[SharedLayer]
-) -> tuple[ImageConfig, UpperDir | None]:
-    """The image of base's lowers and the upper in folder; the folder too when it was made here."""
-    if folder.exists():
-        return _reopened(base, folder, size), None
+) -> ImageConfig:
+    """The image of base's layers, which are open, and a new upper in folder."""
     if base.writable is not None:
         raise UsageError(f"the image has an upper already ({base.writable.data}); it is used without --upper")
     below = lowers_size(layers)
@@ -28,13 +27,16 @@ def with_upper_dir(
     check_size(wanted)
     if wanted < below or wanted == 0:
         raise UsageError(f"a disk of {wanted} bytes is too small: its lowers hold one of {below}")
-    return _make_upper(base, folder, wanted, layers), folder
+    return _make_upper(base, folder, wanted, layers)
 
 
-def _reopened(base: ImageConfig, folder: UpperDir, size: int | None) -> ImageConfig:
-    """The image in folder, which must be the one that is asked for."""
-    config = folder.load()
-    if not same_lowers(config.layers, base.layers):
+def reopened_upper_dir(base: ImageConfig, folder: UpperDir, size: int | None) -> ImageConfig:
+    """The image in folder, which must be the one that is asked for: base's layers, and perhaps
+    some on top that were uppers in folder before a snapshot sealed them."""
+    config = settle_snapshot(folder.load())
+    nr_layers = len(base.layers)
+    own = config.layers[nr_layers:]
+    if not same_lowers(config.layers[:nr_layers], base.layers) or not all(map(folder.holds, own)):
         raise UsageError(f"{folder.path}: the upper there belongs to an image of other layers")
     if config.writable is None:
         raise FormatError(f"{folder.config}: it names no upper")

@@ -45,6 +45,11 @@ def read_upper_pair(data: Path, index: Path) -> UpperPair:
     )
 
 
+def read_data_header(data: Path) -> lsmt.Block:
+    """The header of a writable layer's data file, whose UUID its trailer repeats."""
+    return lsmt.parse_layer_header(_read(data, 0), str(data))
+
+
 def is_sealed(data: Path, header: lsmt.Block) -> bool:
     """Whether a sound trailer ends data: the guest may have written bytes that only look like one."""
     size = data.stat().st_size

@@ -87,6 +87,28 @@ class Device(Handle):
         """Whatever waits, and every later command, ends with status; what runs goes on."""
         lib.obd_device_fail_parked(self.handle, status)
 
+    def hold(self, timeout_ms: int) -> None:
+        """No write runs when it returns, and none begins until resume: they wait; reads go on.
+
+        Raises TimeoutExpiredError when one that runs does not end; it is not held then.
+        """
+        check(lib.obd_device_hold(self.handle, timeout_ms))
+
+    def resume(self) -> None:
+        """For one that is held."""
+        lib.obd_device_resume(self.handle)
+
+    def replace_image(self, image: Image) -> None:
+        """While it is held: commands go to image, which has the same size and content."""
+        check(lib.obd_device_replace_image(self.handle, image.handle))
+
+    def drop_replaced(self, timeout_ms: int) -> None:
+        """Gives images back that were replaced, when the reads that have them are over.
+
+        Raises TimeoutExpiredError: they are given back some other time.
+        """
+        check(lib.obd_device_drop_replaced(self.handle, timeout_ms))
+
     def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS) -> None:
         """Waits for the commands in flight, flushes the upper, and gives the image back.
 

@@ -53,6 +53,13 @@ class UpperStats:
     is_failed: bool
 
 
+class SealedIndex(NamedTuple):
+    """What a seal has put behind the log: for the trailer.  Bytes, and a number of entries."""
+
+    offset: int
+    nr_entries: int
+
+
 class Layer(Handle):
     """A sealed layer whose index has been read and checked."""
 
@@ -181,6 +188,27 @@ class Image(Handle):
     def flush(self) -> None:
         """All that was written before is durable when it returns."""
         check(lib.obd_image_flush(self.handle))
+
+    def seal(self) -> SealedIndex:
+        """Writes the upper's index behind its log; nobody may write meanwhile, or ever after.
+
+        Raises LimitError, NoSpaceError, BusyError (a write runs); unseal makes it writable then.
+        """
+        out = ffi.new("struct obd_sealed_index *")
+        check(lib.obd_image_seal(self.handle, out))
+        return SealedIndex(out.index_offset, out.nr_entries)
+
+    def finish_seal(self, trailer: bytes) -> None:
+        """With the trailer the upper's data file is a sealed layer, and all of it is durable."""
+        check(lib.obd_image_finish_seal(self.handle, trailer))
+
+    def unseal(self) -> None:
+        """The upper is as before; for a seal that nobody has made use of."""
+        check(lib.obd_image_unseal(self.handle))
+
+    def share(self) -> Image:
+        """Another handle of it, which stays open when this one is closed."""
+        return Image(lib.obd_image_share(self.handle))
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What [offset, offset + length) is made of, in order."""

@@ -6,7 +6,8 @@ A command that a test starts as a process calls ``arm_from_environment`` first:
 * ``TCMU_OVERLAYBD_TEST_HOLD_GIL=seconds``: at SIGUSR1 a thread holds the interpreter
   lock that long, asleep
 
-In a release build neither does anything.  OBD_TEST_KILL_AT is read by C (csrc/base/hook.h).
+In a release build neither does anything.  OBD_TEST_KILL_AT is read by C (csrc/base/hook.h), for
+the steps of Python, too: ``hook``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from tcmu_overlaybd.native._binding import check, lib
 
 def is_test_build() -> bool:
     return bool(lib.obd_is_test_build())
+
+
+def hook(name: str) -> None:
+    """A step at which a test may kill the process; tests/kill_points.py lists them all."""
+    lib.obd_test_hook(name.encode())
 
 
 def file_fault(suffix: str, operation: str, n: int, error: int, *, sticky: bool = False) -> None:
