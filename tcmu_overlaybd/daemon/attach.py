@@ -68,14 +68,18 @@ class Attacher:
         self._store = resources.store
         self._downloads = resources.downloads
 
-    def attach(self, request: AttachRequest) -> DeviceStatus:
-        """Returns when the disk can be read; leaves nothing behind when it raises."""
+    def attach(self, request: AttachRequest, config: ImageConfig | None = None) -> DeviceStatus:
+        """Returns when the disk can be read; leaves nothing behind when it raises.
+
+        config, when there is one, is the image, and the request's source is what status shows.
+        """
         deadline = time.monotonic() + request.timeout
-        request.check()
+        if config is None:
+            request.check()
         with ExitStack() as undo:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
-            opened = self._open_image(device, request, deadline)
+            opened = self._open_image(device, request, config, deadline)
             served = ServedImage(opened, self._core, device.name, self._resources.limits_of(device.record))
             undo.callback(served.undo, UNDO_TIMEOUT_S)
             self._save(device, opened)
@@ -122,14 +126,18 @@ class Attacher:
             phase="attaching",
             fabric=fabric,
             source=request.source,
+            device_id=name,
             on_timeout=request.on_timeout,
             portal=str(Portal.parse(request.portal)) if fabric is FabricKind.ISCSI else "",
             initiator=request.initiator,
         )
 
-    def _open_image(self, device: Device, request: AttachRequest, deadline: float) -> OpenImage:
+    def _open_image(
+        self, device: Device, request: AttachRequest, config: ImageConfig | None, deadline: float
+    ) -> OpenImage:
         until = Deadline(deadline, request.timeout)
-        config = None if request.new else resolve_source(request.source, self._store, until)
+        if config is None and not request.new:
+            config = resolve_source(request.source, self._store, until)
         folder = self._upper_folder(device.name, request, config)
         if request.new and folder is not None and UpperDir(folder).exists():
             raise BusyError(f"{folder}: there is an upper already; attach it without --new, or remove it")

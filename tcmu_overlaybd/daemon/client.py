@@ -20,6 +20,10 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceList,
     DeviceStatus,
     Failure,
+    Forked,
+    ForkRequest,
+    SnapshotRequest,
+    Snapshotted,
     Version,
 )
 from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
@@ -60,6 +64,12 @@ class Client:
 
     def commit(self, name: str, request: CommitRequest) -> Committed:
         return self._ask("POST", f"/v1/devices/{name}/commit", request, Committed, COMMIT_TIMEOUT_S)
+
+    def snapshot(self, request: SnapshotRequest) -> Snapshotted:
+        return self._ask("POST", "/v1/snapshot", request, Snapshotted, COMMIT_TIMEOUT_S)
+
+    def fork(self, name: str, request: ForkRequest) -> Forked:
+        return self._ask("POST", f"/v1/devices/{name}/fork", request, Forked, COMMIT_TIMEOUT_S)
 
     def _ask(
         self, method: str, target: str, request: msgspec.Struct | None, kind: type[S], timeout: float

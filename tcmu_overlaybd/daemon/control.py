@@ -32,6 +32,10 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceList,
     DeviceStatus,
     Failure,
+    Forked,
+    ForkRequest,
+    SnapshotRequest,
+    Snapshotted,
     Version,
 )
 from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
@@ -56,6 +60,9 @@ class Api(Protocol):
     def attach(self, request: AttachRequest) -> DeviceStatus: ...
     def detach(self, name: str, request: DetachRequest) -> DeviceStatus: ...
     def commit(self, name: str, request: CommitRequest) -> Committed: ...
+    def snapshot(self, request: SnapshotRequest) -> Snapshotted: ...
+    def fork(self, name: str, request: ForkRequest) -> Forked: ...
+    def restack(self, dev_id: str, config: Path) -> None: ...
 
 
 def listen(path: Path) -> socket.socket:
@@ -217,6 +224,14 @@ def _commit(api: Api, body: bytes, name: str) -> msgspec.Struct:
     return api.commit(name, _decode(body, CommitRequest))
 
 
+def _snapshot(api: Api, body: bytes) -> msgspec.Struct:
+    return api.snapshot(_decode(body, SnapshotRequest))
+
+
+def _fork(api: Api, body: bytes, name: str) -> msgspec.Struct:
+    return api.fork(name, _decode(body, ForkRequest))
+
+
 NAME = "([A-Za-z0-9._-]+)"
 ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] = (
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
@@ -225,5 +240,7 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] =
     ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),
     ("POST", re.compile("/v1/devices"), _attach),
     ("POST", re.compile(f"/v1/devices/{NAME}/commit"), _commit),
+    ("POST", re.compile("/v1/snapshot"), _snapshot),
+    ("POST", re.compile(f"/v1/devices/{NAME}/fork"), _fork),
     ("DELETE", re.compile(f"/v1/devices/{NAME}"), _detach),
 )

@@ -113,6 +113,7 @@ def with_numbers(status: DeviceStatus, served: ServedImage) -> DeviceStatus:
     return msgspec.structs.replace(
         status,
         layers=len(served.opened.layers),
+        sealed=tuple(layer.file.name for layer in served.opened.layers if layer.file.kind == "sealed"),
         on_timeout=served.on_timeout,
         commands=CommandCounts(**stats.commands),
         bytes_read=stats.bytes["read"],

@@ -22,10 +22,15 @@ from tcmu_overlaybd.daemon.messages import (
     DetachRequest,
     DeviceList,
     DeviceStatus,
+    Forked,
+    ForkRequest,
+    SnapshotRequest,
+    Snapshotted,
     Version,
 )
 from tcmu_overlaybd.daemon.remote_numbers import cache_numbers
 from tcmu_overlaybd.daemon.resources import Resources
+from tcmu_overlaybd.daemon.snapshot import Snapshotter
 from tcmu_overlaybd.errors import FailedError, OverlayBDError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +52,7 @@ class Devices:
         self._pool = pool
         self._attacher = Attacher(resources)
         self._detacher = Detacher(resources)
+        self._snapshotter = Snapshotter(resources, self._attacher)
 
     # -- the Api
 
@@ -80,6 +86,15 @@ class Devices:
         written = served.commit(Path(request.output), layer_options(request))
         logger.info("%s: committed to %s, %s", name, written.path, written.digest)
         return Committed(str(written.path), written.digest, written.size, written.nr_segments)
+
+    def snapshot(self, request: SnapshotRequest) -> Snapshotted:
+        return self._snapshotter.snapshot(request)
+
+    def fork(self, name: str, request: ForkRequest) -> Forked:
+        return self._snapshotter.fork(name, request)
+
+    def restack(self, dev_id: str, config: Path) -> None:
+        self._snapshotter.restack(dev_id, config)
 
     # -- start and stop
 

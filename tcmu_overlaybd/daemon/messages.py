@@ -110,6 +110,49 @@ class Committed(msgspec.Struct, frozen=True):
     segments: int
 
 
+class SnapshotRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``timeout``: how long writes that run may take to end, while later ones wait."""
+
+    names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]  # in one pause
+    timeout: Seconds = 10.0
+    commit: CommitRequest | None = None  # of the sealed layer, afterwards
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        if len(set(self.names)) < len(self.names):
+            raise UsageError("a disk is named twice")
+        if self.commit is not None and len(self.names) > 1:
+            raise UsageError(
+                "an output file is for the snapshot of one disk; of several, image commit makes"
+                " a layer of each sealed file"
+            )
+
+
+class SealedUpper(msgspec.Struct, frozen=True):
+    """What a snapshot has made of one device's upper."""
+
+    name: str
+    sealed: str  # the file: the topmost lower now
+    size: int
+    upper: str  # the data file of the new upper
+    layers: int  # lowers, the sealed one included
+    configs: tuple[str, ...]  # files that name both
+
+
+class Snapshotted(msgspec.Struct, frozen=True):
+    devices: tuple[SealedUpper, ...]
+    pause_ms: float  # for which writes were held
+    total_ms: float  # without the commit
+    committed: Committed | None = None
+
+
+class ForkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str  # of the second device
+    upper: str = ""  # folder of its upper, absolute; "": in the state folder
+    fabric: str = "loopback"
+    timeout: Seconds = 30.0
+
+
 class CommandCounts(msgspec.Struct, frozen=True):
     """Commands done since the image was opened, by kind."""
 
@@ -157,6 +200,7 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     layers: int = 0
     source: tuple[str, ...] = ()
     upper: str = ""  # folder of the upper
+    sealed: tuple[str, ...] = ()  # lowers that were uppers once: kept until somebody removes them
     config: str = ""  # the image configuration in use
     on_timeout: OnTimeout | Literal[""] = ""  # "": not known before its image is open
     fabric: str = "loopback"
@@ -182,6 +226,12 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     fetch_errors: dict[str, int] = {}
     remote_layers: tuple[RemoteLayer, ...] = ()  # lowest first
     download: DownloadStatus | None = None
+
+
+class Forked(msgspec.Struct, frozen=True):
+    snapshot: Snapshotted
+    device: DeviceStatus
+    total_ms: float  # snapshot and attach
 
 
 class DeviceList(msgspec.Struct, frozen=True):

@@ -135,6 +135,7 @@ class Newcomers:
             is_ours=False,
             fabric=FabricKind.NONE,
             source=(str(config.path),),
+            device_id=config.device_id,
         )
         device = Device(record, "opening")
         self._table.add(device)

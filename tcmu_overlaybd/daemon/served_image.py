@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.closing import Closing
 from tcmu_overlaybd.daemon.commit import Commits
 from tcmu_overlaybd.daemon.download import DeviceDownload
-from tcmu_overlaybd.errors import MissingError, OverlayBDError, TimeoutExpiredError
+from tcmu_overlaybd.errors import BusyError, MissingError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.image.commit import commit_open_image
 from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
@@ -41,6 +44,8 @@ class ServedImage:
             opened.undo()
             raise
         self.opened = opened
+        self._opened_lock = threading.Lock()  # guards opened, and calls to its native image
+        self._change = threading.Lock()  # held by a snapshot; and for good, once it is closed
         self.on_timeout = limits.on_timeout
         self._name = name
         self._commits = Commits(name)
@@ -62,7 +67,8 @@ class ServedImage:
     def upper_numbers(self) -> tuple[int, int]:
         """(unflushed bytes, journal records replayed at open); zeros without an upper."""
         try:
-            stats = self.opened.image.upper_stats()
+            with self._opened_lock:
+                stats = self.opened.image.upper_stats()
         except MissingError:
             return 0, 0
         return stats.unflushed_bytes, stats.replayed
@@ -81,7 +87,41 @@ class ServedImage:
         Raises FailedError when the image is closed meanwhile, and what commit_open_image does.
         """
         with self._commits:
-            return commit_open_image(self.opened, output, options, progress=self._commits.check)
+            opened = self._share()
+            with opened.image:
+                return commit_open_image(opened, output, options, progress=self._commits.check)
+
+    def _share(self) -> OpenImage:
+        """What is open now, with a native image that a snapshot meanwhile does not close."""
+        with self._opened_lock:
+            return replace(self.opened, image=self.opened.image.share())
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """One snapshot at a time, and none of an image that is being closed.
+
+        Raises BusyError.
+        """
+        if not self._change.acquire(blocking=False):
+            raise BusyError(f"{self._name}: a snapshot of it runs, or it is being detached")
+        try:
+            yield
+        finally:
+            self._change.release()
+
+    def replace_opened(self, opened: OpenImage, timeout_s: float) -> None:
+        """opened, whose image the device has by now, takes the place of what is open.
+
+        Waits for the reads that still have the image before; when they do not end in time,
+        the device keeps it until it is closed.
+        """
+        with self._opened_lock:
+            before, self.opened = self.opened, opened
+        try:
+            self.device.drop_replaced(round(timeout_s * 1000))
+        except TimeoutExpiredError as error:
+            logger.warning("%s; it is kept", error)
+        before.image.close()
 
     def fail_parked(self) -> None:
         """Parked commands, and all that come, end as cancelled: the device is going."""
@@ -93,28 +133,30 @@ class ServedImage:
         Raises what the last flush said; TimeoutExpiredError when that takes longer: it goes
         on by itself then, and holds the upper until it is done.
         """
-        self._close(timeout_s, self.opened.close)
+        self._close(timeout_s, OpenImage.close)
 
     def undo(self, timeout_s: float) -> None:
         """As close, and removes an upper that was made by this opening; never raises."""
         self.fail_parked()
         try:
-            self._close(timeout_s, self.opened.undo)
+            self._close(timeout_s, OpenImage.undo)
         except OverlayBDError as error:
             logger.warning("%s: closing it again: %s", self.opened.name, error)
 
-    def _close(self, timeout_s: float, close_image: Callable[[], None]) -> None:
+    def _close(self, timeout_s: float, close_image: Callable[[OpenImage], None]) -> None:
         self._download.stop()
         closing = Closing(self._name, lambda: self._close_patiently(close_image))
         closing.wait(timeout_s, lambda: self._waits_for)
 
-    def _close_patiently(self, close_image: Callable[[], None]) -> None:
+    def _close_patiently(self, close_image: Callable[[OpenImage], None]) -> None:
+        self._waits_for = "a snapshot of it has not ended"
+        self._change.acquire()
         while not self._close_device():
             pass
         self._waits_for = "a commit of it has not ended"
         self._commits.end()
         self._waits_for = SYNC_HANGS
-        close_image()
+        close_image(self.opened)
 
     def _close_device(self) -> bool:
         """False when commands are still in flight."""

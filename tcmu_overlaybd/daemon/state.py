@@ -59,6 +59,7 @@ class Record(msgspec.Struct, frozen=True):
     fabric: FabricKind = FabricKind.LOOPBACK
     writable: bool = False
     upper: str = ""
+    device_id: str = ""  # as its config string names it
     source: tuple[str, ...] = ()
     disk: str = ""  # as it was when attached: "sda"
     on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
