@@ -46,6 +46,8 @@ COMMANDS: dict[str, Entry] = {
     "detach": Entry("tcmu_overlaybd.cli.device", "detach", "Remove a disk."),
     "list": Entry("tcmu_overlaybd.cli.device", "list_devices", "List the disks that are attached."),
     "status": Entry("tcmu_overlaybd.cli.device", "status", "Say everything about a disk."),
+    "snapshot": Entry("tcmu_overlaybd.cli.snapshot", "snapshot", "Seal what a disk has written; go on."),
+    "fork": Entry("tcmu_overlaybd.cli.snapshot", "fork", "Make a second disk of what one has now."),
     "nbd": Entry("tcmu_overlaybd.cli.nbd", "nbd", "Serve an image as NBD from this process."),
     "login": Entry("tcmu_overlaybd.cli.login", "login", "Try a password at a registry, and keep it."),
     "doctor": Entry("tcmu_overlaybd.cli.doctor", "doctor", "Say what is missing on this machine."),

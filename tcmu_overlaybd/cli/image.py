@@ -18,6 +18,7 @@ from tcmu_overlaybd.cli.tables import print_fields
 from tcmu_overlaybd.cli.values import BLOCK_SIZE
 
 if TYPE_CHECKING:
+    from tcmu_overlaybd.daemon.messages import CommitRequest
     from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
     from tcmu_overlaybd.image.verify import LayerReport
 
@@ -79,15 +80,12 @@ def is_device_name(text: str) -> bool:
     return not Path(text).exists() and re.fullmatch(r"[A-Za-z0-9_-]+", text) is not None
 
 
-def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool) -> None:
-    """Has the daemon commit the upper of its disk name."""
-    from tcmu_overlaybd.cli.device import SOCKET_VARIABLE, connect
+def commit_request(output: Path, options: LayerOptions) -> CommitRequest:
+    """What the daemon is asked for, whose working folder is another."""
     from tcmu_overlaybd.daemon.messages import CommitRequest
-    from tcmu_overlaybd.errors import MissingError, UnavailableError
-    from tcmu_overlaybd.image.layer_writer import WrittenLayer
 
     codec: Any = options.codec.name.lower() if options.codec else ""
-    request = CommitRequest(
+    return CommitRequest(
         output=str(output.absolute()),
         codec=codec,
         block_size=options.block_size,
@@ -98,6 +96,15 @@ def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool)
         threads=options.nr_threads,
         detect_zeros=options.detect_zeros,
     )
+
+
+def commit_device(name: str, output: Path, options: LayerOptions, as_json: bool) -> None:
+    """Has the daemon commit the upper of its disk name."""
+    from tcmu_overlaybd.cli.device import SOCKET_VARIABLE, connect
+    from tcmu_overlaybd.errors import MissingError, UnavailableError
+    from tcmu_overlaybd.image.layer_writer import WrittenLayer
+
+    request = commit_request(output, options)
     socket_path = os.environ.get(SOCKET_VARIABLE)
     try:
         done = connect(Path(socket_path) if socket_path else None).commit(name, request)

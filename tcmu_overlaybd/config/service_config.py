@@ -74,6 +74,13 @@ class CredentialConfig(msgspec.Struct, frozen=True):
     server_ca_path: str = ""
 
 
+class SnapshotApiConfig(msgspec.Struct, frozen=True):
+    """The reference's HTTP API of snapshots.  Its ``address`` is not heard: we answer on the
+    control socket, which asks who is there."""
+
+    enable: bool = False
+
+
 class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     log_level: Level = 1
     log_path: str = ""
@@ -88,6 +95,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     credential_file_path: str = ""
     credential_config: CredentialConfig = CredentialConfig()
     download: DownloadConfig = DownloadConfig()
+    service_config: SnapshotApiConfig = SnapshotApiConfig()
     insecure_registries: tuple[str, ...] = ()
     user_agent: str = ""
 

@@ -38,6 +38,7 @@ from tcmu_overlaybd.daemon.messages import (
     Snapshotted,
     Version,
 )
+from tcmu_overlaybd.daemon.reference_api import PREFIX, Answer
 from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,6 @@ class Api(Protocol):
     def commit(self, name: str, request: CommitRequest) -> Committed: ...
     def snapshot(self, request: SnapshotRequest) -> Snapshotted: ...
     def fork(self, name: str, request: ForkRequest) -> Forked: ...
-    def restack(self, dev_id: str, config: Path) -> None: ...
 
 
 def listen(path: Path) -> socket.socket:
@@ -91,9 +91,13 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listener: socket.socket, api: Api) -> None:
+    def __init__(
+        self, listener: socket.socket, api: Api, snapshot_api: Callable[[str], Answer] | None = None
+    ) -> None:
+        """snapshot_api: answers what is asked of the reference's API, if that is wanted."""
         super().__init__(listener.getsockname(), ControlHandler)
         self.api = api
+        self.snapshot_api = snapshot_api
         self.path = str(listener.getsockname())
         self._listener = listener
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
@@ -157,7 +161,14 @@ class ControlHandler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._answer("DELETE")
 
+    def do_PUT(self) -> None:
+        self._answer("PUT")
+
     def _answer(self, method: str) -> None:
+        snapshot_api = self.server.snapshot_api
+        if snapshot_api is not None and self.path.startswith(PREFIX):
+            self._answer_as_reference(snapshot_api(self.path))
+            return
         try:
             result = self._route(method)
         except OverlayBDError as error:
@@ -190,6 +201,14 @@ class ControlHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _answer_as_reference(self, answer: Answer) -> None:
+        """Without a type, as it does; what body came is not looked at."""
+        self.close_connection = True
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
 
     def address_string(self) -> str:
         return str(self.client_address)

@@ -31,6 +31,7 @@ from tcmu_overlaybd.daemon.main_loop import MainLoop
 from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.newcomers import Newcomers
 from tcmu_overlaybd.daemon.readiness import inherited_socket, notify
+from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
@@ -73,7 +74,9 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         stack.enter_context(Answers(tcmu, resources.table))
         newcomers = Newcomers(resources, tcmu)
         devices = Devices(resources, newcomers.pool)
-        server = ControlServer(inherited_socket() or listen(socket_path or folders.socket), devices)
+        listener = inherited_socket() or listen(socket_path or folders.socket)
+        snapshot_api = ReferenceApi(devices.restack) if config.service_config.enable else None
+        server = ControlServer(listener, devices, snapshot_api)
         try:
             hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
             devices.settle()

@@ -82,12 +82,18 @@ class Snapshotter:
         return Forked(made, status, _ms_since(began))
 
     def restack(self, dev_id: str, replacement: Path) -> None:
-        """What the reference's HTTP API asks for: an upper, and a configuration that names it, which
-        takes the place of the device's (spec/config.md section 5).  Raises MissingError."""
+        """What the reference's HTTP API asks for: replacement, a configuration with an upper that
+        the caller has made, takes the place of the device's (spec/config.md section 5).
+
+        Raises MissingError for the id, anything else for what went wrong.
+        """
         device = next((one for one in self._table.all() if one.record.device_id == dev_id), None)
         if device is None:
             raise MissingError(f"{dev_id}: no device has this id")
-        self._snapshot([self._member(device, replacement)], HOLD_TIMEOUT_S)
+        try:
+            self._snapshot([self._member(device, replacement)], HOLD_TIMEOUT_S)
+        except MissingError as error:  # a file; the device is there
+            raise FailedError(str(error)) from error
 
     def _check_fork(self, request: ForkRequest) -> None:
         """Before anything is sealed in vain."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -12,7 +13,11 @@ from live_disks import LiveDisks
 from oracle.reader import read_layer, stack
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower, load_image_config
+from tcmu_overlaybd.config.service_config import ServiceConfig
+from tcmu_overlaybd.daemon.client import UnixConnection
+from tcmu_overlaybd.daemon.control import ControlServer, listen
 from tcmu_overlaybd.daemon.messages import CommitRequest, SnapshotRequest
+from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.errors import BusyError, LimitError, MissingError, NoSpaceError, UsageError
 from tcmu_overlaybd.image.commit import commit_image
 from tcmu_overlaybd.image.create import create_layer
@@ -255,3 +260,89 @@ def test_restack_that_fails_leaves_the_callers_files(disks, tmp_path):
     disk.write(b"2" * 4096, 4096)
     with pytest.raises(MissingError):
         disks.snapshotter.restack("nobody", path)
+
+
+# -- over the control socket
+
+
+@pytest.fixture
+def socket_path(disks, tmp_path):
+    api = ReferenceApi(disks.snapshotter.restack)
+    path = tmp_path / "control.socket"
+    server = ControlServer(listen(path), SnapshotsOnly(disks), api)
+    server.start()
+    yield path
+    server.stop()
+
+
+class SnapshotsOnly:
+    """The part of the Api that snapshots need."""
+
+    def __init__(self, disks: LiveDisks) -> None:
+        self.snapshot = disks.snapshotter.snapshot
+        self.fork = disks.snapshotter.fork
+
+
+def ask(socket_path: Path, method: str, target: str) -> tuple[int, str]:
+    connection = UnixConnection(socket_path, 60)
+    connection.request(method, target)
+    response = connection.getresponse()
+    assert response.getheader("Content-Type") is None
+    return response.status, response.read().decode()
+
+
+def test_snapshot_command_prints_the_sealed_file(program, disks, socket_path, tmp_path):
+    disk = disks.open("a", SIZE)
+    disk.write(b"1" * 4096, 0)
+    result = program("snapshot", "a", "--socket", socket_path)
+    assert (result.returncode, result.stdout) == (0, f"{disk.upper / 'data'}\n")
+    assert "writes waited for" in result.stderr
+    result = program("snapshot", "a", "--socket", socket_path, "-o", tmp_path / "layer", "--zfile", "lz4")
+    assert result.returncode == 0
+    assert result.stdout.startswith("sha256:")
+    result = program("snapshot", "a", "--socket", socket_path, "--json")
+    made = json.loads(result.stdout)
+    assert made["devices"][0]["layers"] == 3
+    assert made["pause_ms"] > 0
+
+
+def test_snapshot_command_that_makes_no_sense_needs_no_daemon_to_be_told(program, tmp_path):
+    for arguments, sentence in (
+        (["a", "b", "-o", tmp_path / "x"], "the snapshot of one disk"),
+        (["a", "a"], "named twice"),
+        (["a", "--tar"], "only with --output"),
+    ):
+        result = program("snapshot", *arguments)
+        assert result.returncode == 2
+        assert sentence in result.stderr
+
+
+def as_reference(success: bool, message: str) -> str:
+    return f'{{\n        "success": {str(success).lower()},\n        "message": "{message}"\n}}'
+
+
+def test_reference_api_answers_as_the_reference_does(disks, socket_path, tmp_path):
+    disk = disks.open("a", SIZE)
+    disk.write(b"1" * 4096, 0)
+    path = prepare_restack(disks, tmp_path)
+    missing = as_reference(False, "Missing dev_id or config in snapshot request")
+    assert ask(socket_path, "GET", "/snapshot?dev_id=a") == (400, missing)
+    unknown = as_reference(False, "Image file not found")
+    assert ask(socket_path, "POST", f"/snapshot?dev_id=b&config={path}") == (404, unknown)
+    failed = as_reference(False, "Failed to create snapshot`")
+    assert ask(socket_path, "PUT", "/snapshot?dev_id=a&config=/no/such/file") == (500, failed)
+    done = as_reference(True, "Snapshot created successfully")
+    assert ask(socket_path, "GET", f"/snapshot?dev_id=a&config={quote(str(path))}") == (200, done)
+    assert not path.exists()
+
+
+def test_reference_api_is_off_unless_it_is_asked_for(disks, tmp_path):
+    server = ControlServer(listen(tmp_path / "s"), SnapshotsOnly(disks))
+    server.start()
+    connection = UnixConnection(tmp_path / "s", 60)
+    connection.request("GET", "/snapshot?dev_id=a&config=/x")
+    assert b"knows no such request" in connection.getresponse().read()
+    server.stop()
+    assert not ServiceConfig().service_config.enable
+    config = msgspec.json.decode(b'{"serviceConfig": {"enable": true, "address": "x"}}', type=ServiceConfig)
+    assert config.service_config.enable
