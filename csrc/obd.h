@@ -313,6 +313,8 @@ int obd_image_read(struct image *image, void *buffer, size_t length, uint64_t of
 int obd_image_write(struct image *image, const void *buffer, size_t length, uint64_t offset, uint32_t timeout_ms);
 int obd_image_discard(struct image *image, uint64_t length, uint64_t offset, uint32_t timeout_ms);
 int obd_image_flush(struct image *image);
+/* The disk has size bytes from now on; never fewer than before.  A flush makes it durable. */
+int obd_image_grow(struct image *image, uint64_t size);
 int obd_image_extents(struct image *image, uint64_t offset, uint64_t length, struct obd_extent *out, size_t max,
                       size_t *nr);
 uint64_t obd_image_nr_segments(struct image *image);
@@ -426,6 +428,8 @@ void obd_device_fail_parked(struct device *device, int status);
 /* OBD_E_TIMEOUT leaves it open; anything else closes it. */
 int obd_device_close(struct device *device, uint32_t timeout_ms);
 void obd_device_stats(struct device *device, struct obd_device_stats *stats);
+/* obd_image_grow, and commands may go past the old end from now on. */
+int obd_device_grow(struct device *device, uint64_t size);
 /* No write or discard runs from when this is OBD_OK until obd_device_resume: they wait.
  * OBD_E_TIMEOUT, OBD_E_BUSY: nothing has changed. */
 int obd_device_hold(struct device *device, uint32_t timeout_ms);

@@ -71,6 +71,9 @@ class ImageProcess:
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self._call("read", length, offset, TIMEOUT_MS))
 
+    def grow(self, size: int) -> None:
+        self._call("grow", size)
+
     def flush(self) -> None:
         self._call("flush")
 

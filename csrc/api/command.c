@@ -40,6 +40,11 @@ void obd_device_stats(struct device *device, struct obd_device_stats *stats)
     device_stats(device, stats);
 }
 
+int obd_device_grow(struct device *device, uint64_t size)
+{
+    return device_grow(device, size);
+}
+
 int obd_device_hold(struct device *device, uint32_t timeout_ms)
 {
     return device_hold(device, clock_deadline_ns(timeout_ms));

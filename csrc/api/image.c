@@ -141,6 +141,11 @@ int obd_image_discard(struct image *image, uint64_t length, uint64_t offset, uin
     return status;
 }
 
+int obd_image_grow(struct image *image, uint64_t size)
+{
+    return image_grow(image, size);
+}
+
 int obd_image_flush(struct image *image)
 {
     return image_flush(image);

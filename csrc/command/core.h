@@ -46,6 +46,8 @@ enum obd_status device_replace_image(struct device *device, struct image *image)
 enum obd_status device_drop_replaced(struct device *device, uint64_t deadline_ns);
 
 uint64_t device_size(const struct device *device);
+/* As image_grow, of the image as it is now. */
+enum obd_status device_grow(struct device *device, uint64_t size);
 /* As it is now: of use to who knows that nobody replaces it. */
 struct image *device_image(struct device *device);
 struct image *device_take_image(struct device *device); /* with a reference for the caller */

@@ -45,7 +45,7 @@ enum obd_status device_open(struct core *core, struct image *image, const struct
     device->name = name;
     device->core = core;
     atomic_init(&device->image, image_ref(image));
-    device->size = image_size(image);
+    atomic_init(&device->size, image_size(image));
     device->is_read_only = image_is_read_only(image);
     atomic_init(&device->nr_references, 1);
     init_limits(device, params);
@@ -121,6 +121,16 @@ enum obd_status device_close(struct device *device, uint64_t deadline_ns)
 uint64_t device_size(const struct device *device)
 {
     return device->size;
+}
+
+enum obd_status device_grow(struct device *device, uint64_t size)
+{
+    struct image *image = device_take_image(device);
+    enum obd_status status = image_grow(image, size);
+    if (status == OBD_OK)
+        atomic_store(&device->size, image_size(image));
+    image_unref(image);
+    return status;
 }
 
 struct image *device_image(struct device *device)

@@ -166,8 +166,8 @@ struct device {
      * use what he finds here as long as he has it, others take a reference. */
     struct image *_Atomic image;
     char *name;
-    uint64_t size;
-    bool is_read_only; /* then ranges are not locked: nothing changes */
+    _Atomic uint64_t size; /* only grows */
+    bool is_read_only;     /* then ranges are not locked: nothing changes */
     uint64_t io_timeout_ms;
     enum obd_on_timeout on_timeout;
     atomic_uint nr_references;

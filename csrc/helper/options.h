@@ -21,7 +21,7 @@ struct options {
     const char *serial;   /* wwn/vpd_unit_serial */
     const char *port;     /* naa... of the loopback port; "": no fabric */
     const char *nexus;    /* naa... of its initiator */
-    const char *disk;     /* rescan: sdX */
+    const char *disk;     /* rescan, resize: sdX */
     uint64_t size;        /* bytes */
     uint64_t deadline_ms;
     uint64_t queue_depth;

@@ -13,4 +13,7 @@ void helper_attach(const struct options *options);
 /* Removes what is there of it; stops at the first thing the kernel refuses. */
 void helper_detach(const struct options *options);
 
+/* The device has options->size bytes by now; options->disk is "" when it is no disk here. */
+void helper_resize(const struct options *options);
+
 #endif

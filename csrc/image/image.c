@@ -71,7 +71,7 @@ static enum obd_status open_stack(struct layer *const *lowers, size_t nr_lowers,
     if (image == NULL)
         return status_set(OBD_E_NO_MEMORY, "no memory to open image %s", name);
     atomic_init(&image->nr_references, 1);
-    image->virtual_size = virtual_size;
+    atomic_init(&image->virtual_size, virtual_size);
     image->name = strdup(name);
     if (image->name == NULL || !keep_lowers(image, lowers, nr_lowers))
         status = status_set(OBD_E_NO_MEMORY, "no memory to open image %s", name);
@@ -152,6 +152,16 @@ uint64_t image_nr_segments(struct image *image)
 static enum obd_status refuse_write(const struct image *image)
 {
     return status_set(OBD_E_READ_ONLY, "image %s has no writable layer", image->name);
+}
+
+enum obd_status image_grow(struct image *image, uint64_t size)
+{
+    if (image->upper == NULL)
+        return refuse_write(image);
+    enum obd_status status = upper_grow(image->upper, size);
+    if (status == OBD_OK)
+        atomic_store(&image->virtual_size, upper_virtual_size(image->upper));
+    return status;
 }
 
 enum obd_status image_write(struct image *image, struct iov_cursor *cursor, uint64_t length, uint64_t offset)

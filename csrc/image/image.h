@@ -44,6 +44,9 @@ enum obd_status image_try_write(struct image *image, struct iov_cursor *cursor, 
 enum obd_status image_discard(struct image *image, uint64_t length, uint64_t offset);
 enum obd_status image_flush(struct image *image);
 
+/* As upper_grow: the disk is larger from now on. */
+enum obd_status image_grow(struct image *image, uint64_t size);
+
 /* The upper's (upper_seal and its kin), with OBD_E_READ_ONLY when there is none. */
 enum obd_status image_seal(struct image *image, struct obd_sealed_index *index);
 enum obd_status image_finish_seal(struct image *image, const void *trailer);

@@ -12,9 +12,9 @@
 
 struct image {
     char *name;
-    uint64_t virtual_size;
-    struct upper *upper;   /* owned; may be NULL */
-    struct layer **lowers; /* referenced; lowers[0] is the TOP one, as tags count */
+    _Atomic uint64_t virtual_size; /* only grows, with its upper's */
+    struct upper *upper;           /* owned; may be NULL */
+    struct layer **lowers;         /* referenced; lowers[0] is the TOP one, as tags count */
     size_t nr_lowers;
     struct segment_array merged; /* of the lowers; tag = place in lowers */
     atomic_uint nr_references;

@@ -27,6 +27,7 @@
  *   flush           upper.flush.data_synced, upper.flush.index_appended,
  *                   upper.flush.index_synced, upper.flush.trimmed;
  *                   upper.flush.failed after the journal is marked failed
+ *   grow            upper.grow.data_header, upper.grow.index_header
  *   close           upper.close.flushed, upper.close.marked_clean, upper.close.removed
  *   seal            seal.index_synced, seal.trailer_written, seal.trailer_synced,
  *                   seal.marked
@@ -68,6 +69,9 @@ enum obd_status upper_open(const struct obd_upper_params *params, struct upper *
 enum obd_status upper_close(struct upper *upper);
 
 uint64_t upper_virtual_size(const struct upper *upper);
+/* The disk has size bytes from now on, and so have its headers; the next flush makes that
+ * durable.  OBD_E_INVALID for one that is smaller, or no whole sectors. */
+enum obd_status upper_grow(struct upper *upper, uint64_t size);
 /* How it was opened; one that fails later refuses writes by itself, saying why. */
 bool upper_is_read_only(const struct upper *upper);
 

@@ -36,13 +36,17 @@ struct flush_span {
     uint64_t first, last; /* sequences */
     uint64_t nr_entries;
     uint64_t data_bytes;
+    uint64_t nr_size_changes; /* headers are synced with what lies behind them */
+    bool has_work;
 };
 
 static struct flush_span span_to_flush(struct upper *upper)
 {
     pthread_mutex_lock(&upper->map_lock);
     struct flush_span span = {.first = journal_flushed_sequence(upper->journal) + 1,
-                              .last = journal_last_sequence(upper->journal)};
+                              .last = journal_last_sequence(upper->journal),
+                              .nr_size_changes = upper->nr_size_changes};
+    span.has_work = span.last >= span.first || span.nr_size_changes > upper->nr_sizes_synced;
     pthread_mutex_unlock(&upper->map_lock);
     return span;
 }
@@ -72,6 +76,7 @@ static enum obd_status trim(struct upper *upper, const struct flush_span *span, 
     enum obd_status status = journal_trim(upper->journal, span->last, index_end);
     if (status == OBD_OK) {
         upper->index_length = index_end;
+        upper->nr_sizes_synced = span->nr_size_changes;
         upper->entries_owed -= span->nr_entries;
         upper->unflushed_bytes -= span->data_bytes;
         upper->dirty_since_ns = journal_last_sequence(upper->journal) > span->last ? clock_now_ns() : 0;
@@ -83,7 +88,7 @@ static enum obd_status trim(struct upper *upper, const struct flush_span *span, 
 static enum obd_status run_pair(struct upper *upper)
 {
     struct flush_span span = span_to_flush(upper);
-    if (span.last < span.first)
+    if (!span.has_work)
         return OBD_OK;
     enum obd_status status = file_sync_data(upper->data);
     if (status != OBD_OK)
@@ -135,7 +140,8 @@ static void run_and_keep_result(struct upper *upper)
 static bool is_settled(struct upper *upper, uint64_t sequence, enum obd_status *status)
 {
     pthread_mutex_lock(&upper->map_lock);
-    bool is_flushed = journal_flushed_sequence(upper->journal) >= sequence;
+    bool is_flushed =
+        journal_flushed_sequence(upper->journal) >= sequence && upper->nr_sizes_synced == upper->nr_size_changes;
     bool is_failed = upper->is_failed;
     *status = is_failed ? upper_refuse(upper) : OBD_OK;
     pthread_mutex_unlock(&upper->map_lock);

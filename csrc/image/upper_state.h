@@ -8,6 +8,7 @@
  *   upper_flush.c   flush pairs, and sharing them
  *   upper_flusher.c the thread that flushes by itself
  *   upper_fail.c    the failed state
+ *   upper_grow.c    a larger disk
  *   upper_seal.c    its end as a writable layer: index and trailer behind the log
  *   upper_sealed.c  is a data file a sealed layer?
  *
@@ -40,8 +41,8 @@ struct upper {
     struct file *data;
     struct file *index;
     char *journal_path;
-    char *name; /* the data file's path, for messages */
-    uint64_t virtual_size;
+    char *name;                    /* the data file's path, for messages */
+    _Atomic uint64_t virtual_size; /* only grows: upper_grow.c */
     uint64_t nr_slots;
     uint64_t flush_interval_ns;
     uint32_t tag;
@@ -79,6 +80,8 @@ struct upper {
     uint64_t entries_owed;    /* index entries of writes that run or are not flushed */
     uint64_t inserts_owed;    /* segments that running writes will insert */
     uint64_t unflushed_bytes;
+    uint64_t nr_size_changes; /* written into the headers, and of them synced */
+    uint64_t nr_sizes_synced;
     bool is_failed;
     enum upper_seal_state seal_state;
     struct obd_sealed_index sealed; /* while not UPPER_OPEN: what lies behind the log */

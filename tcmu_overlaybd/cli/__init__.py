@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry("tcmu_overlaybd.cli.serve", "serve", "Run the daemon that disks need, in the foreground."),
     "attach": Entry("tcmu_overlaybd.cli.device", "attach", "Make a disk, /dev/sdX, of an image."),
     "detach": Entry("tcmu_overlaybd.cli.device", "detach", "Remove a disk."),
+    "resize": Entry("tcmu_overlaybd.cli.device", "resize", "Make a disk larger while it is used."),
     "list": Entry("tcmu_overlaybd.cli.device", "list_devices", "List the disks that are attached."),
     "status": Entry("tcmu_overlaybd.cli.device", "status", "Say everything about a disk."),
     "snapshot": Entry("tcmu_overlaybd.cli.snapshot", "snapshot", "Seal what a disk has written; go on."),

@@ -21,7 +21,7 @@ from tcmu_overlaybd.cli.tables import print_columns, print_fields
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.folders import Folders
-from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus
+from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus, ResizeRequest
 from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
 from tcmu_overlaybd.lio.fabric import FabricKind
 from tcmu_overlaybd.lio.iscsi import Chap
@@ -151,6 +151,26 @@ def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None, 
     request = DetachRequest(force=force, timeout=timeout)
     device = connect(socket_path).detach(device_name(name), request)
     note_upper(device)
+    if as_json:
+        print_json(msgspec.to_builtins(device))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("size", type=BYTES, metavar="BYTES")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
+)
+@daemon_socket
+@json_output
+@verbosity
+def resize(*, name: str, size: int, timeout: float, socket_path: Path | None, as_json: bool) -> None:
+    """Make the writable disk NAME larger, to BYTES in all, while it is used.
+
+    The kernel sees the new size at once; the file system on it is grown by its own tool,
+    such as resize2fs. Initiators of an iSCSI target have to rescan their session.
+    """
+    device = connect(socket_path).resize(device_name(name), ResizeRequest(size=size, timeout=timeout))
     if as_json:
         print_json(msgspec.to_builtins(device))
 

@@ -22,6 +22,7 @@ from tcmu_overlaybd.daemon.messages import (
     Failure,
     Forked,
     ForkRequest,
+    ResizeRequest,
     SnapshotRequest,
     Snapshotted,
     Version,
@@ -70,6 +71,10 @@ class Client:
 
     def fork(self, name: str, request: ForkRequest) -> Forked:
         return self._ask("POST", f"/v1/devices/{name}/fork", request, Forked, COMMIT_TIMEOUT_S)
+
+    def resize(self, name: str, request: ResizeRequest) -> DeviceStatus:
+        target = f"/v1/devices/{name}/resize"
+        return self._ask("POST", target, request, DeviceStatus, request.timeout + SLACK_S)
 
     def _ask(
         self, method: str, target: str, request: msgspec.Struct | None, kind: type[S], timeout: float

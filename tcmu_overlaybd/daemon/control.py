@@ -34,6 +34,7 @@ from tcmu_overlaybd.daemon.messages import (
     Failure,
     Forked,
     ForkRequest,
+    ResizeRequest,
     SnapshotRequest,
     Snapshotted,
     Version,
@@ -63,6 +64,7 @@ class Api(Protocol):
     def commit(self, name: str, request: CommitRequest) -> Committed: ...
     def snapshot(self, request: SnapshotRequest) -> Snapshotted: ...
     def fork(self, name: str, request: ForkRequest) -> Forked: ...
+    def resize(self, name: str, request: ResizeRequest) -> DeviceStatus: ...
 
 
 def listen(path: Path) -> socket.socket:
@@ -251,6 +253,10 @@ def _fork(api: Api, body: bytes, name: str) -> msgspec.Struct:
     return api.fork(name, _decode(body, ForkRequest))
 
 
+def _resize(api: Api, body: bytes, name: str) -> msgspec.Struct:
+    return api.resize(name, _decode(body, ResizeRequest))
+
+
 NAME = "([A-Za-z0-9._-]+)"
 ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] = (
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
@@ -261,5 +267,6 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] =
     ("POST", re.compile(f"/v1/devices/{NAME}/commit"), _commit),
     ("POST", re.compile("/v1/snapshot"), _snapshot),
     ("POST", re.compile(f"/v1/devices/{NAME}/fork"), _fork),
+    ("POST", re.compile(f"/v1/devices/{NAME}/resize"), _resize),
     ("DELETE", re.compile(f"/v1/devices/{NAME}"), _detach),
 )

@@ -24,11 +24,13 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceStatus,
     Forked,
     ForkRequest,
+    ResizeRequest,
     SnapshotRequest,
     Snapshotted,
     Version,
 )
 from tcmu_overlaybd.daemon.remote_numbers import cache_numbers
+from tcmu_overlaybd.daemon.resize import Resizer
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.snapshot import Snapshotter
 from tcmu_overlaybd.errors import FailedError, OverlayBDError
@@ -53,6 +55,7 @@ class Devices:
         self._attacher = Attacher(resources)
         self._detacher = Detacher(resources)
         self._snapshotter = Snapshotter(resources, self._attacher)
+        self._resizer = Resizer(resources)
 
     # -- the Api
 
@@ -95,6 +98,9 @@ class Devices:
 
     def restack(self, dev_id: str, config: Path) -> None:
         self._snapshotter.restack(dev_id, config)
+
+    def resize(self, name: str, request: ResizeRequest) -> DeviceStatus:
+        return self._resizer.resize(self._table.find(name), request)
 
     # -- start and stop
 

@@ -1,9 +1,9 @@
 """What goes over the control socket, version 1: JSON on both ends made from these structs.
 
 ``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``GET /v1/cache``,
-``POST /v1/devices`` (an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``), ``DELETE
-/v1/devices/NAME`` (a ``DetachRequest``). An answer that is no success is a ``Failure``.
-Keys may be added; none changes its meaning within /v1.
+``POST /v1/devices`` (an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``),
+``POST /v1/devices/NAME/resize`` (a ``ResizeRequest``), ``DELETE /v1/devices/NAME`` (a ``DetachRequest``).
+An answer that is no success is a ``Failure``.  Keys may be added; none changes its meaning within /v1.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class DetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
+    timeout: Seconds = 30.0
+
+
+class ResizeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    size: Size  # bytes
     timeout: Seconds = 30.0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig, load_image_config
 from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.resize import Resizer, judge
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
@@ -74,6 +75,7 @@ class Newcomers:
         self._store = resources.store
         self._downloads = resources.downloads
         self._tcmu = tcmu
+        self._resizer = Resizer(resources)
         self.pool = ThreadPoolExecutor(MAX_OPENING, "open-image")
 
     def added(self, device: HubDevice) -> None:
@@ -106,8 +108,12 @@ class Newcomers:
 
     def reconfig(self, handle: int, change: Change) -> None:
         device = self._table.of_handle(handle)
-        name = device.name if device is not None else "a device"
-        raise RefusedError(f"{name}: {change} is not possible while it is attached", errno.EOPNOTSUPP)
+        if device is None:
+            raise RefusedError("a device that is being removed takes no changes", errno.ENODEV)
+        with self._table.lock:
+            size = judge(device, change)
+        if size:
+            self._submit(self._resizer.finish, device, size)
 
     def close(self, timeout_s: float) -> bool:
         """Nothing is opened any more; whether all that was being opened has ended by then."""
@@ -182,7 +188,8 @@ class Newcomers:
         except OverlayBDError as error:
             write_result(config, f"failed:{error}")
             raise
-        if not device.record.is_ours:
+        # A daemon that was killed while a disk grew may have left the old size in our record.
+        if not device.record.is_ours or device.record.size != served.size:
             writable = served.is_writable
             self._state.save(device.change_record(size=served.size, writable=writable))
         if not self._table.serve_opened(device, served):

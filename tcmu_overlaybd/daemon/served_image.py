@@ -15,6 +15,7 @@ from tcmu_overlaybd.daemon.commit import Commits
 from tcmu_overlaybd.daemon.download import DeviceDownload
 from tcmu_overlaybd.errors import BusyError, MissingError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.image.commit import commit_open_image
+from tcmu_overlaybd.image.growth import check_growth
 from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
@@ -45,7 +46,7 @@ class ServedImage:
             raise
         self.opened = opened
         self._opened_lock = threading.Lock()  # guards opened, and calls to its native image
-        self._change = threading.Lock()  # held by a snapshot; and for good, once it is closed
+        self._change = threading.Lock()  # held by a snapshot, while it grows, and for good once it is closed
         self.on_timeout = limits.on_timeout
         self._name = name
         self._commits = Commits(name)
@@ -98,12 +99,12 @@ class ServedImage:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """One snapshot at a time, and none of an image that is being closed.
+        """One snapshot or growth at a time, and none of an image that is being closed.
 
         Raises BusyError.
         """
         if not self._change.acquire(blocking=False):
-            raise BusyError(f"{self._name}: a snapshot of it runs, or it is being detached")
+            raise BusyError(f"{self._name}: a snapshot of it runs, it grows, or it is being detached")
         try:
             yield
         finally:
@@ -122,6 +123,21 @@ class ServedImage:
         except TimeoutExpiredError as error:
             logger.warning("%s; it is kept", error)
         before.image.close()
+
+    def check_growth(self, size: int) -> None:
+        """Raises what ``grow`` raises, as far as that is known without trying."""
+        check_growth(self.opened, size)
+
+    def grow(self, size: int) -> None:
+        """The disk has size bytes, durably; the same again is fine.
+
+        Raises UsageError, ReadOnlyError, BusyError.
+        """
+        with self.changing():
+            self.check_growth(size)
+            self.device.grow(size)
+            self.opened.note_size(size)
+            self.opened.image.flush()
 
     def fail_parked(self) -> None:
         """Parked commands, and all that come, end as cancelled: the device is going."""
@@ -149,7 +165,7 @@ class ServedImage:
         closing.wait(timeout_s, lambda: self._waits_for)
 
     def _close_patiently(self, close_image: Callable[[OpenImage], None]) -> None:
-        self._waits_for = "a snapshot of it has not ended"
+        self._waits_for = "a snapshot or growth of it has not ended"
         self._change.acquire()
         while not self._close_device():
             pass

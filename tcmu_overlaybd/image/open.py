@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +58,11 @@ class OpenImage:
     def remote_blobs(self) -> list[RemoteBlob]:
         """Those of its layers that are read from registries, lowest first."""
         return [layer.blob for layer in self.layers if layer.blob is not None]
+
+    def note_size(self, size: int) -> None:
+        """Its headers say size by now."""
+        if self.upper is not None:
+            self.upper = replace(self.upper, virtual_size=size)
 
     def close(self) -> None:
         """Flushes and closes; raises what went wrong with that."""
@@ -184,7 +189,7 @@ def open_append(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions
         no_journal=_test_number("NO_JOURNAL") == 1,
         flush_interval_ms=_test_number("FLUSH_INTERVAL_MS", options.flush_interval_ms),
     )
-    if pair.virtual_size == 0 and not options.read_only:
+    if not options.read_only and (pair.virtual_size == 0 or pair.data_virtual_size != size):
         store_virtual_size(pair, size)  # it is locked by now
     return upper
 

@@ -22,6 +22,7 @@ class UpperPair:
     virtual_size: int  # bytes; 0: that of the lowers
     uuid: str
     parent_uuid: str
+    data_virtual_size: int = 0  # of an append pair, in the data file: another when a growth was cut off
 
 
 def read_upper_pair(data: Path, index: Path) -> UpperPair:
@@ -41,7 +42,13 @@ def read_upper_pair(data: Path, index: Path) -> UpperPair:
     if uuid_text.NULL not in (header.uuid, index_header.uuid) and header.uuid != index_header.uuid:
         raise CorruptError(f"{index}: its UUID is {index_header.uuid}, that of {data} is {header.uuid}")
     return UpperPair(
-        data, index, "append", index_header.virtual_size, index_header.uuid, index_header.parent_uuid
+        data,
+        index,
+        "append",
+        index_header.virtual_size,
+        index_header.uuid,
+        index_header.parent_uuid,
+        header.virtual_size,
     )
 
 
@@ -65,7 +72,10 @@ def is_sealed(data: Path, header: lsmt.Block) -> bool:
 
 
 def store_virtual_size(pair: UpperPair, size: int) -> None:
-    """Writes size into the headers of an append pair, as the reference does for one made with 0."""
+    """Writes size into the headers of an append pair, as the reference does for one made with 0.
+
+    Also for one whose growth was cut off between them: the index file's counts.
+    """
     for path in (pair.data, pair.index):
         block = lsmt.parse(_read(path, 0), str(path))
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -71,6 +71,12 @@ def read_serial(backstore: BackstoreId) -> str:
     return text.rpartition(": ")[2].strip() or backstore.name
 
 
+def read_dev_size(backstore: BackstoreId) -> int:
+    """What LIO has been told of a backstore's size, bytes; 0 when it is gone."""
+    text = read_kernel_text(backstore.path / "attrib/dev_size").strip()
+    return int(text) if text.isdecimal() else 0
+
+
 def _serial_of_page(path: Path) -> str:
     """VPD page 80h: 4 bytes of header, then the serial number."""
     try:

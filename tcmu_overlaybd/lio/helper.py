@@ -104,6 +104,11 @@ def rescan(disk: str, timeout_s: float) -> HelperReport:
     return run("rescan", {"disk": disk}, timeout_s)
 
 
+def resize(hba: str, name: str, size: int, disk: str, timeout_s: float) -> HelperReport:
+    """Tells the kernel that the device has size bytes; disk (``sda``, or "") is asked again."""
+    return run("resize", {"hba": hba, "name": name, "size": size, "disk": disk}, timeout_s)
+
+
 def _identity(hba: str, name: str, port: LoopbackPort | None) -> dict[str, str | int]:
     if port is None:
         return {"hba": hba, "name": name}

@@ -122,6 +122,10 @@ class Device(Handle):
             self._pointer = None
         check(status)
 
+    def grow(self, size: int) -> None:
+        """As ``Image.grow``, and commands may go past the old end from now on."""
+        check(lib.obd_device_grow(self.handle, size))
+
     def stats(self) -> DeviceStats:
         out = ffi.new("struct obd_device_stats *")
         lib.obd_device_stats(self.handle, out)

@@ -185,6 +185,13 @@ class Image(Handle):
     def discard(self, length: int, offset: int, timeout_ms: int) -> None:
         check(lib.obd_image_discard(self.handle, length, offset, timeout_ms))
 
+    def grow(self, size: int) -> None:
+        """The disk has size bytes from now on; the next flush makes that durable.
+
+        Raises UsageError when it had more, ReadOnlyError.
+        """
+        check(lib.obd_image_grow(self.handle, size))
+
     def flush(self) -> None:
         """All that was written before is durable when it returns."""
         check(lib.obd_image_flush(self.handle))
