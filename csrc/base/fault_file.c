@@ -196,6 +196,11 @@ static int faulty_sync(const char *path, int fd)
     return failed;
 }
 
+static int faulty_sync_all(const char *path, int fd)
+{
+    return is_faulty(path, "sync") ? -1 : file_calls_of_kernel.sync_all(path, fd);
+}
+
 static int faulty_truncate(const char *path, int fd, uint64_t size)
 {
     return is_faulty(path, "truncate") ? -1 : file_calls_recorded.truncate(path, fd, size);
@@ -230,6 +235,7 @@ const struct file_calls file_calls_with_faults = {
     .read = faulty_read,
     .write = faulty_write,
     .sync = faulty_sync,
+    .sync_all = faulty_sync_all,
     .truncate = faulty_truncate,
     .reserve = faulty_reserve,
     .punch = faulty_punch,

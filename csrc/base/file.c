@@ -202,13 +202,23 @@ enum obd_status file_write(struct file *file, const void *buffer, size_t length,
     return file_write_iov(file, &cursor, length, offset);
 }
 
-enum obd_status file_sync_data(struct file *file)
+static enum obd_status sync_with(struct file *file, int (*sync)(const char *path, int fd))
 {
     int failed;
     do
-        failed = calls->sync(file->path, file->fd);
+        failed = sync(file->path, file->fd);
     while (failed != 0 && errno == EINTR);
     return failed == 0 ? OBD_OK : status_set_errno(errno, "cannot sync %s", file->path);
+}
+
+enum obd_status file_sync_data(struct file *file)
+{
+    return sync_with(file, calls->sync);
+}
+
+enum obd_status file_sync_all(struct file *file)
+{
+    return sync_with(file, calls->sync_all);
 }
 
 enum obd_status file_rename(const char *path, const char *to)

@@ -50,6 +50,8 @@ enum obd_status file_write_iov(struct file *file, struct iov_cursor *cursor, siz
 enum obd_status file_read_iov_nowait(struct file *file, struct iov_cursor *cursor, size_t length, uint64_t offset);
 
 enum obd_status file_sync_data(struct file *file);
+/* As file_sync_data, and the times in its inode with it. */
+enum obd_status file_sync_all(struct file *file);
 
 /* Of names: what they do survives a power cut after file_sync_folder_of. */
 enum obd_status file_rename(const char *path, const char *to);

@@ -30,6 +30,12 @@ static int kernel_sync(const char *path, int fd)
     return fdatasync(fd);
 }
 
+static int kernel_sync_all(const char *path, int fd)
+{
+    (void)path;
+    return fsync(fd);
+}
+
 static int kernel_truncate(const char *path, int fd, uint64_t size)
 {
     (void)path;
@@ -57,6 +63,7 @@ const struct file_calls file_calls_of_kernel = {
     .read = kernel_read,
     .write = kernel_write,
     .sync = kernel_sync,
+    .sync_all = kernel_sync_all,
     .truncate = kernel_truncate,
     .reserve = kernel_reserve,
     .punch = kernel_punch,

@@ -22,7 +22,8 @@
 struct file_calls {
     ssize_t (*read)(const char *path, int fd, const struct iovec *iov, int nr_iov, uint64_t offset, int rwf_flags);
     ssize_t (*write)(const char *path, int fd, const struct iovec *iov, int nr_iov, uint64_t offset);
-    int (*sync)(const char *path, int fd);
+    int (*sync)(const char *path, int fd);     /* fdatasync */
+    int (*sync_all)(const char *path, int fd); /* fsync */
     int (*truncate)(const char *path, int fd, uint64_t size);
     int (*reserve)(const char *path, int fd, uint64_t offset, uint64_t length);
     int (*punch)(const char *path, int fd, uint64_t offset, uint64_t length);
