@@ -239,7 +239,6 @@ struct obd_segment { /* sectors; a segment taken apart, for tools */
 
 int obd_layer_open(struct source *source, const struct obd_layer_params *params, uint32_t timeout_ms,
                    struct layer **out);
-int obd_layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
 int obd_layer_open_raw(const char *path, struct layer **out);
 uint64_t obd_layer_nr_segments(const struct layer *layer);
 /* Copies at most max segments from place first on; returns how many. */
@@ -253,13 +252,14 @@ struct upper;
 enum obd_upper_flags {
     OBD_UPPER_READ_ONLY = 1,      /* shared lock, replay in memory only, change nothing */
     OBD_UPPER_DROP_UNFLUSHED = 2, /* give up a journal that does not fit, or the failed mark */
-    OBD_UPPER_NO_JOURNAL = 4      /* test build only: what would be lost without it */
+    OBD_UPPER_NO_JOURNAL = 4,     /* test build only: what would be lost without it */
+    OBD_UPPER_SPARSE = 8          /* the data file is written in place, see image/upper_sectors.h */
 };
 
 struct obd_upper_params {
     const char *data_path;
     const char *index_path;
-    const char *uuid;   /* of the index file's header, 36 characters */
+    const char *uuid;   /* of the index file's header, or a sparse data file's; 36 characters */
     const char *holder; /* who we are, for the one we keep out; the process id is added */
     uint64_t virtual_size;
     uint64_t journal_slots;     /* of a journal that is made new; 0: 16384 */
@@ -270,7 +270,7 @@ struct obd_upper_params {
 
 struct obd_upper_stats {
     uint64_t nr_segments;
-    uint64_t log_bytes;       /* size of the data file's log */
+    uint64_t log_bytes;       /* size of the data file's log; of a sparse one what it takes on its disk */
     uint64_t live_bytes;      /* of it, still visible */
     uint64_t unflushed_bytes; /* acknowledged, not yet synced */
     uint64_t nr_flushes;      /* sync pairs made */

@@ -152,11 +152,11 @@ def receive(pipe: BinaryIO) -> Any:
     return pickle.loads(pipe.read(struct.unpack("<I", head)[0]))
 
 
-def make_pair(folder: Path, size: int) -> None:
+def make_pair(folder: Path, size: int, *, sparse: bool = False) -> None:
     """A fresh upper of size bytes in folder."""
     from tcmu_overlaybd.image.create import create_layer
 
-    create_layer(folder / "data", folder / "index", size)
+    create_layer(folder / "data", folder / "index", size, sparse=sparse)
 
 
 # ---- the process ----
@@ -169,7 +169,7 @@ def open_stack(folder: Path, options: dict[str, Any]) -> Any:
     from tcmu_overlaybd.native.image import Image, Upper
 
     pair = read_upper_pair(folder / "data", folder / "index")
-    lowers = [LAYERS.acquire(FilePlace(path)).layer for path in sorted(folder.glob("lower-*"))]
+    lowers = [LAYERS.acquire(FilePlace(path)) for path in sorted(folder.glob("lower-*"))]
     settings = {"holder": "a test", "read_only": False, "journal_slots": 64, **options}
     upper = Upper.open(
         str(pair.data),
@@ -177,9 +177,15 @@ def open_stack(folder: Path, options: dict[str, Any]) -> Any:
         uuid=pair.uuid,
         virtual_size=pair.virtual_size,
         tag=len(lowers),
+        sparse=pair.kind == "sparse",
         **settings,
     )
-    return Image.open(lowers, upper, virtual_size=pair.virtual_size, name="test")
+    try:
+        layers = [lower.layer for lower in lowers]
+        return Image.open(layers, upper, virtual_size=pair.virtual_size, name="test")
+    finally:
+        for lower in lowers:
+            lower.close()  # the image has its own
 
 
 def run_race(image: Any, seed: int, nr_threads: int, nr_writes: int) -> None:

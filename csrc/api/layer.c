@@ -13,11 +13,6 @@ int obd_layer_open(struct source *source, const struct obd_layer_params *params,
     return layer_open(source, params, clock_deadline_ns(timeout_ms), out);
 }
 
-int obd_layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out)
-{
-    return layer_open_sparse(path, virtual_size, out);
-}
-
 int obd_layer_open_raw(const char *path, struct layer **out)
 {
     return layer_open_raw(path, out);

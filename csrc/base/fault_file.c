@@ -198,7 +198,7 @@ static int faulty_sync(const char *path, int fd)
 
 static int faulty_sync_all(const char *path, int fd)
 {
-    return is_faulty(path, "sync") ? -1 : file_calls_of_kernel.sync_all(path, fd);
+    return is_faulty(path, "sync") ? -1 : file_calls_recorded.sync_all(path, fd);
 }
 
 static int faulty_truncate(const char *path, int fd, uint64_t size)

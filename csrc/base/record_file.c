@@ -6,7 +6,8 @@
  * hold when the power goes between any two calls.
  *
  * An event on the tape, in the machine's byte order: u32 kind, u32 length of the path,
- * u32 length of "to", u32 length of the data, u64 offset or size, then these three.
+ * u32 length of "to", u32 length of the data, u64 offset or size (of a sync: 1 when it
+ * took the times along), then these three.
  *
  * Off, it costs one atomic load.
  *
@@ -125,6 +126,16 @@ static int recorded_sync(const char *path, int fd)
     return failed;
 }
 
+static int recorded_sync_all(const char *path, int fd)
+{
+    if (!atomic_load(&is_on))
+        return file_calls_of_kernel.sync_all(path, fd);
+    pthread_mutex_lock(&lock);
+    int failed = file_calls_of_kernel.sync_all(path, fd);
+    end_call(failed == 0, &(struct event){.kind = EVENT_SYNC, .path = path, .offset = 1});
+    return failed;
+}
+
 static int recorded_truncate(const char *path, int fd, uint64_t size)
 {
     if (!atomic_load(&is_on))
@@ -195,6 +206,7 @@ const struct file_calls file_calls_recorded = {
     .read = passed_read,
     .write = recorded_write,
     .sync = recorded_sync,
+    .sync_all = recorded_sync_all,
     .truncate = recorded_truncate,
     .reserve = passed_reserve,
     .punch = recorded_punch,

@@ -27,7 +27,8 @@
  *       16     8  length, bytes
  *       24     8  place in the data file, bytes (data: where the bytes are;
  *                 discard: the data file's end, as the reference writes it)
- *       32     4  kind: 1 data, 2 discard (reads as zeros)
+ *       32     4  kind: 1 data, 2 discard (reads as zeros), 3 rewrite (of sectors that
+ *                 are data already, in place: nothing for the index)
  *       36    24  zero
  *       60     4  crc32c_raw of bytes 0..59, seed = low 32 bits of the UUID's crc
  *
@@ -53,7 +54,7 @@
 #include "base/file.h"
 
 enum journal_state { JOURNAL_OPEN = 1, JOURNAL_CLEAN = 2, JOURNAL_FAILED = 3, JOURNAL_SEALED = 4 };
-enum journal_kind { JOURNAL_DATA = 1, JOURNAL_DISCARD = 2 };
+enum journal_kind { JOURNAL_DATA = 1, JOURNAL_DISCARD = 2, JOURNAL_REWRITE = 3 };
 
 struct journal_record {
     uint64_t sequence;

@@ -106,7 +106,7 @@ void journal_record_encode(const struct journal_record *record, uint32_t seed, u
 bool journal_record_decode(struct journal_record *record, uint32_t seed, const uint8_t bytes[JOURNAL_RECORD_SIZE])
 {
     uint32_t kind = get_u32(bytes + 32);
-    if (get_u32(bytes + 60) != crc32c_raw(bytes, 60, seed) || (kind != JOURNAL_DATA && kind != JOURNAL_DISCARD))
+    if (get_u32(bytes + 60) != crc32c_raw(bytes, 60, seed) || kind < JOURNAL_DATA || kind > JOURNAL_REWRITE)
         return false;
     *record = (struct journal_record){
         .sequence = get_u64(bytes),

@@ -25,10 +25,6 @@ struct layer {
 enum obd_status layer_open(struct source *source, const struct obd_layer_params *params, uint64_t deadline_ns,
                            struct layer **out);
 
-/* A sparse writable layer, read as it is: every data extent of the file after
- * the first 4096 bytes is a segment (spec/lsmt.md section 4.3). */
-enum obd_status layer_open_sparse(const char *path, uint64_t virtual_size, struct layer **out);
-
 /* A raw disk image as a layer: data extents are segments, with moffset counted
  * from byte 0 of the file; its size is rounded up to a sector.  For import. */
 enum obd_status layer_open_raw(const char *path, struct layer **out);

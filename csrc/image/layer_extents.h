@@ -1,5 +1,5 @@
-/* layer_extents: layers without an index: what the file system says has data is
- * what the layer has (layer_open_sparse, layer_open_raw).
+/* layer_extents: a layer without an index: what the file system says has data is
+ * what the layer has (layer_open_raw).
  *
  * Private to layer*.c.
  *

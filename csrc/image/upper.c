@@ -17,7 +17,8 @@
 #include "base/hook.h"
 #include "base/thread.h"
 #include "image/upper_sealed.h"
-#include "image/upper_state.h"
+#include "image/upper_sectors.h"
+#include "image/upper_sparse.h"
 
 #define DEFAULT_SLOTS 16384u
 
@@ -68,11 +69,14 @@ static struct upper *upper_new(const struct obd_upper_params *params)
     upper->tag = params->tag;
     upper->flags = params->flags;
     upper->is_read_only = (params->flags & OBD_UPPER_READ_ONLY) != 0;
+    upper->is_sparse = (params->flags & OBD_UPPER_SPARSE) != 0;
     snprintf(upper->why_read_only, sizeof upper->why_read_only, "upper %s was opened read-only", params->data_path);
     memcpy(upper->owner.uuid, params->uuid, sizeof upper->owner.uuid);
     describe_holder(upper, params->holder == NULL ? "tcmu-overlaybd" : params->holder);
     upper->name = strdup(params->data_path);
-    if (upper->name != NULL && asprintf(&upper->journal_path, "%s.journal", params->index_path) < 0)
+    if (asprintf(&upper->index_path, "%s%s", params->index_path, upper->is_sparse ? ".sectors" : "") < 0)
+        upper->index_path = NULL;
+    if (asprintf(&upper->journal_path, "%s.journal", params->index_path) < 0)
         upper->journal_path = NULL;
     return upper;
 }
@@ -90,7 +94,9 @@ static void upper_free(struct upper *upper)
     pthread_mutex_destroy(&upper->map_lock);
     pthread_mutex_destroy(&upper->reserve_lock);
     pthread_mutex_destroy(&upper->flush_lock);
+    segment_array_free(&upper->derived);
     free(upper->journal_path);
+    free(upper->index_path);
     free(upper->name);
     free(upper);
 }
@@ -127,7 +133,8 @@ static enum obd_status find_owner(struct upper *upper)
     return OBD_OK;
 }
 
-/* Where the log ends: a torn last sector is skipped, never written into. */
+/* Where the log ends: a torn last sector is skipped, never written into.  In a sparse
+ * file everything has its place already. */
 static enum obd_status find_log_end(struct upper *upper)
 {
     uint64_t size;
@@ -137,6 +144,8 @@ static enum obd_status find_log_end(struct upper *upper)
                             (unsigned long long)size);
     if (status != OBD_OK)
         return status;
+    if (upper->is_sparse)
+        size = UPPER_HEADER_SIZE + upper->virtual_size;
     upper->log_written = round_down(size, SECTOR_SIZE);
     upper->log_end = upper->log_room = round_up(size, SECTOR_SIZE);
     return OBD_OK;
@@ -145,28 +154,40 @@ static enum obd_status find_log_end(struct upper *upper)
 static enum obd_status refuse_sealed(struct upper *upper)
 {
     bool is_sealed;
+    uint64_t size = 0;
     enum obd_status status = upper_has_trailer(upper->data, &is_sealed);
+    if (status == OBD_OK && is_sealed && upper->is_sparse) {
+        /* The last bytes of the disk are no trailer, whatever they look like. */
+        status = file_size(upper->data, &size);
+        is_sealed = size > UPPER_HEADER_SIZE + upper->virtual_size;
+    }
     if (status == OBD_OK && is_sealed)
         status =
             status_set(OBD_E_READ_ONLY, "upper %s is sealed: it is a lower now and never written again", upper->name);
     return status;
 }
 
-static enum obd_status open_files(struct upper *upper, const struct obd_upper_params *params)
+static enum obd_status open_index(struct upper *upper)
+{
+    if (!upper->is_sparse)
+        return file_open(upper->index_path, upper->is_read_only ? O_RDONLY : O_RDWR, 0, &upper->index);
+    enum obd_status status = upper_sectors_open(upper);
+    return status == OBD_OK && !upper->is_read_only ? upper_sparse_stretch(upper, upper->virtual_size) : status;
+}
+
+static enum obd_status open_files(struct upper *upper)
 {
     int flags = upper->is_read_only ? O_RDONLY : O_RDWR;
-    enum obd_status status = file_open(params->data_path, flags, 0, &upper->data);
+    enum obd_status status = file_open(upper->name, flags, 0, &upper->data);
     if (status == OBD_OK)
         status = find_owner(upper);
     if (status == OBD_OK)
         status = take_lock(upper);
     if (status == OBD_OK)
-        status = file_open(params->index_path, flags, 0, &upper->index);
-    if (status == OBD_OK)
         status = find_log_end(upper);
     if (status == OBD_OK && !upper->is_read_only)
         status = refuse_sealed(upper);
-    return status;
+    return status == OBD_OK ? open_index(upper) : status;
 }
 
 enum obd_status upper_open(const struct obd_upper_params *params, struct upper **out)
@@ -177,10 +198,10 @@ enum obd_status upper_open(const struct obd_upper_params *params, struct upper *
     struct upper *upper = upper_new(params);
     if (upper == NULL)
         return status_set(OBD_E_NO_MEMORY, "no memory to open upper %s", params->data_path);
-    if (upper->name == NULL || upper->journal_path == NULL)
+    if (upper->name == NULL || upper->index_path == NULL || upper->journal_path == NULL)
         status = status_set(OBD_E_NO_MEMORY, "no memory to open upper %s", params->data_path);
     if (status == OBD_OK)
-        status = open_files(upper, params);
+        status = open_files(upper);
     if (status == OBD_OK)
         status = upper_restore(upper);
     upper->index_room = upper->index_length;
@@ -225,8 +246,11 @@ static enum obd_status close_writable(struct upper *upper)
     HOOK("upper.close.flushed");
     if (status != OBD_OK)
         return status; /* the journal stays: the next open goes on from it */
-    status = retire_journal(upper);
+    if (upper->is_sparse)
+        status = upper_sectors_mark_clean(upper);
     if (status == OBD_OK)
+        status = retire_journal(upper);
+    if (status == OBD_OK && !upper->is_sparse) /* of that nothing was reserved, and its mtime is noted */
         status = give_room_back(upper->data);
     return status == OBD_OK ? give_room_back(upper->index) : status;
 }
@@ -278,6 +302,8 @@ enum obd_status upper_freeze(struct upper *upper, struct segment_array *out)
     pthread_mutex_lock(&upper->map_lock);
     enum obd_status status = segment_map_freeze(upper->map, out);
     pthread_mutex_unlock(&upper->map_lock);
+    if (status == OBD_OK && upper->is_sparse)
+        upper_sparse_normalize(out);
     return status;
 }
 
@@ -307,6 +333,8 @@ void upper_stats(struct upper *upper, struct obd_upper_stats *stats)
     pthread_mutex_lock(&upper->reserve_lock);
     stats->log_bytes = upper->log_end - UPPER_HEADER_SIZE;
     pthread_mutex_unlock(&upper->reserve_lock);
+    if (upper->is_sparse)
+        stats->log_bytes = upper_sparse_bytes(upper);
     pthread_mutex_lock(&upper->map_lock);
     stats->unflushed_bytes = upper->unflushed_bytes;
     stats->replayed = upper->replayed;

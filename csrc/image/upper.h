@@ -1,4 +1,5 @@
-/* upper: the writable layer of an image, append mode (spec/lsmt.md section 4.2).
+/* upper: the writable layer of an image, append mode (spec/lsmt.md section 4.2); what is
+ * different with the other, sparse, is said in upper_sparse.h.
  *
  * Two files in the reference's format, a data log and an index log, and our
  * journal between them, so that an acknowledged write survives kill -9 and a
@@ -102,13 +103,14 @@ enum obd_status upper_flush(struct upper *upper);
 /* As segment_map_lookup, with one consistent view of the map. */
 size_t upper_lookup(struct upper *upper, uint64_t begin, uint64_t end, struct segment *out, size_t max);
 
-/* Reads length bytes of the log at place (bytes); nowait as file_read_iov_nowait. */
+/* Reads length bytes of the data file at place (bytes); nowait as file_read_iov_nowait. */
 enum obd_status upper_read_log(struct upper *upper, struct iov_cursor *cursor, size_t length, uint64_t place,
                                bool nowait);
 
 uint64_t upper_nr_segments(struct upper *upper);
 
-/* A sorted copy of the map as it is now; what it points to stays readable. */
+/* A sorted copy of the map as it is now; what it points to stays readable, and of an
+ * append upper unchanged. */
 enum obd_status upper_freeze(struct upper *upper, struct segment_array *out);
 
 /* Ends the upper in place, in two steps (upper_seal.c).  The first refuses writes from now

@@ -62,7 +62,7 @@ static enum obd_status append_span(struct upper *upper, struct flush_span *span,
         if (status != OBD_OK)
             return status;
         span->nr_entries += record_nr_segments(record->kind, record->length);
-        span->data_bytes += record->kind == JOURNAL_DATA ? record->length : 0;
+        span->data_bytes += record->kind == JOURNAL_DISCARD ? 0 : record->length;
     }
     enum obd_status status = index_appender_finish(&appender);
     *end = appender.end;
@@ -99,7 +99,8 @@ static enum obd_status run_pair(struct upper *upper)
     if (status != OBD_OK)
         return cut_back(upper, status);
     HOOK("upper.flush.index_appended");
-    status = file_sync_data(upper->index);
+    if (!upper->is_sparse || span.nr_entries > 0) /* not when all was rewritten in place */
+        status = file_sync_data(upper->index);
     if (status != OBD_OK)
         return upper_fail(upper, status);
     HOOK("upper.flush.index_synced");

@@ -12,13 +12,16 @@
  * durable syncs both files, and so both headers, whose pages are theirs.  A writable
  * open makes the data file's header like the index file's again.
  *
+ * A sparse upper has one header, and its file is as long as the disk: it is made so, and
+ * synced, before the header says it.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <endian.h>
 
 #include "base/checked.h"
 #include "base/hook.h"
-#include "image/upper_state.h"
+#include "image/upper_sparse.h"
 
 /* virtual_size in the header block (spec/lsmt.md section 2). */
 #define VIRTUAL_SIZE_PLACE 48
@@ -48,22 +51,43 @@ static enum obd_status write_headers(struct upper *upper, uint64_t size)
 {
     enum obd_status status = write_size(upper->data, size);
     HOOK("upper.grow.data_header");
-    if (status == OBD_OK)
+    if (status == OBD_OK && !upper->is_sparse)
         status = write_size(upper->index, size);
     HOOK("upper.grow.index_header");
     return status == OBD_OK ? OBD_OK : status_prefix(status, "upper %s: its new size", upper->name);
 }
 
+static enum obd_status stretch_data(struct upper *upper, uint64_t size)
+{
+    pthread_mutex_lock(&upper->map_lock);
+    enum obd_status status = check_growth(upper, size);
+    if (status == OBD_OK) {
+        status = upper_sparse_stretch(upper, size);
+        upper->nr_size_changes++; /* so that there is something to flush */
+    }
+    pthread_mutex_unlock(&upper->map_lock);
+    return status == OBD_OK ? upper_flush(upper) : status;
+}
+
 enum obd_status upper_grow(struct upper *upper, uint64_t size)
 {
+    if (upper->is_sparse) {
+        enum obd_status status = stretch_data(upper, size);
+        if (status != OBD_OK)
+            return status;
+    }
+    pthread_mutex_lock(&upper->reserve_lock);
     pthread_mutex_lock(&upper->map_lock);
     enum obd_status status = check_growth(upper, size);
     if (status == OBD_OK && size > upper->virtual_size) {
         status = write_headers(upper, size);
         if (status == OBD_OK)
             upper->virtual_size = size;
+        if (status == OBD_OK && upper->is_sparse)
+            upper->log_written = upper->log_end = upper->log_room = upper_sparse_place(size);
         upper->nr_size_changes++; /* also one that failed: the pages are dirty */
     }
     pthread_mutex_unlock(&upper->map_lock);
+    pthread_mutex_unlock(&upper->reserve_lock);
     return status;
 }

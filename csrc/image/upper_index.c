@@ -24,7 +24,7 @@ struct record_walk record_walk_begin(const struct journal_record *record, uint32
 {
     return (struct record_walk){
         .offset = record->offset >> SECTOR_SHIFT,
-        .left = record->length >> SECTOR_SHIFT,
+        .left = record->kind == JOURNAL_REWRITE ? 0 : record->length >> SECTOR_SHIFT,
         .place = record->place >> SECTOR_SHIFT,
         .kind = record->kind,
         .tag = (uint8_t)tag,
@@ -52,6 +52,8 @@ bool record_walk_next(struct record_walk *walk, struct segment *out)
 
 uint64_t record_nr_segments(enum journal_kind kind, uint64_t length)
 {
+    if (kind == JOURNAL_REWRITE)
+        return 0;
     uint64_t sectors = length >> SECTOR_SHIFT, longest = max_segment(kind);
     return sectors / longest + (sectors % longest != 0);
 }
@@ -80,6 +82,9 @@ static enum obd_status load_entry(struct index_loader *loader, struct segment s)
     if (status == OBD_OK && segment_end(s) > SEGMENT_MAX_OFFSET)
         status = status_set(OBD_E_CORRUPT, "it ends at sector %llu, past all that can be addressed",
                             (unsigned long long)segment_end(s));
+    if (status == OBD_OK && loader->upper->is_sparse && s.moffset != s.offset + (UPPER_HEADER_SIZE >> SECTOR_SHIFT))
+        status = status_set(OBD_E_CORRUPT, "sector %llu of the disk cannot lie at sector %llu of the file",
+                            (unsigned long long)s.offset, (unsigned long long)s.moffset);
     if (status != OBD_OK)
         return status_prefix(status, "upper index %s: entry %llu", file_path(loader->upper->index),
                              (unsigned long long)((loader->at - UPPER_HEADER_SIZE) / UPPER_ENTRY_SIZE));

@@ -25,7 +25,8 @@
 #include "base/checked.h"
 #include "base/hook.h"
 #include "base/log.h"
-#include "image/upper_state.h"
+#include "image/upper_sectors.h"
+#include "image/upper_sparse.h"
 
 enum verdict { VERDICT_NOTHING, VERDICT_REPLAY, VERDICT_FAILED, VERDICT_SEALED, VERDICT_FOREIGN };
 
@@ -97,8 +98,10 @@ static enum obd_status read_journal(struct upper *upper, struct journal_contents
     return OBD_OK;
 }
 
-static struct upper_index_bounds index_bounds(const struct journal_contents *journal)
+static struct upper_index_bounds index_bounds(const struct upper *upper, const struct journal_contents *journal)
 {
+    if (upper->is_derived) /* all of it is synced, and no journal knows its length */
+        return (struct upper_index_bounds){.length = UINT64_MAX};
     bool is_failed = journal->exists && journal->is_same_uuid && journal->state == JOURNAL_FAILED;
     return (struct upper_index_bounds){
         .length = is_failed ? journal->index_length : UINT64_MAX,
@@ -111,8 +114,10 @@ static struct upper_index_bounds index_bounds(const struct journal_contents *jou
 
 static enum obd_status check_record(const struct upper *upper, const struct journal_record *record, uint64_t data_size)
 {
-    uint64_t data_length = record->kind == JOURNAL_DATA ? record->length : 0;
-    if (record->length > 0 && is_aligned(record->offset | record->length | record->place, SECTOR_SIZE) &&
+    uint64_t data_length = record->kind == JOURNAL_DISCARD ? 0 : record->length;
+    bool is_in_place = record->place == upper_sparse_place(record->offset);
+    if (record->length > 0 && (upper->is_sparse ? is_in_place : record->kind != JOURNAL_REWRITE) &&
+        is_aligned(record->offset | record->length | record->place, SECTOR_SIZE) &&
         range_is_inside(record->offset, record->length, upper->virtual_size) && record->place >= UPPER_HEADER_SIZE &&
         range_is_inside(record->place, data_length, data_size))
         return OBD_OK;
@@ -230,17 +235,26 @@ static void set_failed_earlier(struct upper *upper)
              upper->name, upper->journal_path);
 }
 
+static enum obd_status load_map(struct upper *upper, const struct journal_contents *journal)
+{
+    struct upper_index_bounds bounds = index_bounds(upper, journal);
+    if (upper->index != NULL)
+        return upper_index_load(upper, &bounds, &upper->map, &upper->index_length);
+    upper->index_length = UPPER_HEADER_SIZE;
+    return upper_sectors_load_derived(upper, &upper->map);
+}
+
 static enum obd_status restore_from(struct upper *upper, const struct journal_contents *journal)
 {
     enum verdict verdict;
     enum obd_status status = judge_or_refuse(upper, journal, &verdict);
     if (status != OBD_OK)
         return status;
-    struct upper_index_bounds bounds = index_bounds(journal);
-    status = upper_index_load(upper, &bounds, &upper->map, &upper->index_length);
+    status = load_map(upper, journal);
     if (status != OBD_OK)
         return status;
-    if (verdict == VERDICT_REPLAY && upper->index_length < journal->index_length) {
+    /* A side index is shorter once it has been written anew, with all that it had. */
+    if (verdict == VERDICT_REPLAY && !upper->is_sparse && upper->index_length < journal->index_length) {
         if ((upper->flags & OBD_UPPER_DROP_UNFLUSHED) == 0)
             return refuse_short_index(upper, journal, upper->index_length);
         verdict = VERDICT_NOTHING;
@@ -251,6 +265,8 @@ static enum obd_status restore_from(struct upper *upper, const struct journal_co
         status = cut_index(upper);
     if (status == OBD_OK && verdict == VERDICT_REPLAY)
         status = replay(upper, journal);
+    if (status == OBD_OK && !upper->is_read_only && upper->is_sparse)
+        status = upper_sectors_mark_open(upper);
     if (status == OBD_OK && !upper->is_read_only)
         status = make_journal(upper);
     return status;

@@ -11,6 +11,8 @@
  *   upper_grow.c    a larger disk
  *   upper_seal.c    its end as a writable layer: index and trailer behind the log
  *   upper_sealed.c  is a data file a sealed layer?
+ *   upper_sparse.c  what is different when the data file is written in place
+ *   upper_sectors.c the side index that goes with that
  *
  * Lock order: flush_lock, reserve_lock, map_lock.  A flush pair holds none of
  * them while it waits for the disk; flush_lock's is_flushing keeps it alone.
@@ -39,7 +41,8 @@ enum upper_seal_state {
 struct upper {
     /* Set at open. */
     struct file *data;
-    struct file *index;
+    struct file *index; /* NULL: read-only, and derived */
+    char *index_path;   /* of a sparse upper that of its side index */
     char *journal_path;
     char *name;                    /* the data file's path, for messages */
     _Atomic uint64_t virtual_size; /* only grows: upper_grow.c */
@@ -51,6 +54,12 @@ struct upper {
     char holder[JOURNAL_HOLDER_SIZE];
     uint64_t replayed;
     bool is_read_only; /* opened so, or failed at an earlier start */
+    bool is_sparse;
+
+    /* Of a sparse one, while it is opened and closed. */
+    struct segment_array derived; /* what the file system tells, when that had to be asked */
+    bool is_derived;
+    bool is_marked_open; /* the side index says so */
 
     /* Its disk, as upper_try_write sees it. */
     atomic_bool is_syncing;           /* a flush pair waits for it */

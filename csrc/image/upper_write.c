@@ -23,7 +23,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/hook.h"
-#include "image/upper_state.h"
+#include "image/upper_sparse.h"
 
 /* Disk space is reserved in these steps, and in smaller ones on a full disk. */
 #define LOG_STEP   (UINT64_C(16) << 20)
@@ -39,11 +39,13 @@
 #define SLOW_NS         (50 * NS_PER_MS)
 #define DISTRUST_FACTOR 10
 
+#define PAGE_BYTES 4096u
+
 /* What one command was promised. */
 struct reservation {
     uint64_t nr_segments;
-    uint64_t log_bytes;
-    uint64_t place; /* in the data file */
+    uint64_t log_bytes; /* 0 in a sparse file, where a write that finds no space fails by itself */
+    uint64_t place;     /* in the data file */
 };
 
 /* ---- reserving ---- */
@@ -111,7 +113,8 @@ static enum obd_status reserve_disk(struct upper *upper, struct reservation *r, 
         status = reserve_to(upper->data, &upper->log_room, upper->log_end + r->log_bytes, LOG_STEP);
     if (status != OBD_OK)
         return status_prefix(status, "upper %s", upper->name);
-    r->place = upper->log_end;
+    if (!upper->is_sparse)
+        r->place = upper->log_end;
     upper->log_end += r->log_bytes;
     return OBD_OK;
 }
@@ -187,7 +190,9 @@ static enum obd_status record_in_order(struct upper *upper, const struct reserva
     if (upper->is_failed)
         return upper_refuse(upper);
     if (record->kind == JOURNAL_DISCARD)
-        record->place = upper->log_written;
+        record->place = upper->is_sparse ? upper_sparse_place(record->offset) : upper->log_written;
+    else if (upper->is_sparse && upper_sparse_is_data(upper, record->offset, record->length))
+        record->kind = JOURNAL_REWRITE;
     enum obd_status status = journal_append(upper->journal, record);
     if (status != OBD_OK)
         return status;
@@ -198,7 +203,7 @@ static enum obd_status record_in_order(struct upper *upper, const struct reserva
         segment_map_insert(upper->map, s);
     HOOK("upper.map_inserted");
     upper->log_written = max_u64(upper->log_written, r->place + r->log_bytes);
-    note_unflushed(upper, r->log_bytes);
+    note_unflushed(upper, record->kind == JOURNAL_DISCARD ? 0 : record->length);
     return OBD_OK;
 }
 
@@ -210,6 +215,7 @@ static enum obd_status record(struct upper *upper, const struct reservation *r, 
     if (status == OBD_OK) { /* the entries stay owed until a flush has appended them */
         upper->slots_reserved--;
         upper->inserts_owed -= r->nr_segments;
+        upper->entries_owed -= r->nr_segments - record_nr_segments(record->kind, record->length);
     }
     pthread_mutex_unlock(&upper->map_lock);
     if (status != OBD_OK)
@@ -219,9 +225,12 @@ static enum obd_status record(struct upper *upper, const struct reservation *r, 
 
 /* ---- commands ---- */
 
-static struct reservation data_reservation(uint64_t length)
+static struct reservation data_reservation(const struct upper *upper, uint64_t length, uint64_t offset)
 {
-    return (struct reservation){.nr_segments = record_nr_segments(JOURNAL_DATA, length), .log_bytes = length};
+    uint64_t nr_segments = record_nr_segments(JOURNAL_DATA, length);
+    if (upper->is_sparse)
+        return (struct reservation){.nr_segments = nr_segments, .place = upper_sparse_place(offset)};
+    return (struct reservation){.nr_segments = nr_segments, .log_bytes = length};
 }
 
 static enum obd_status write_reserved(struct upper *upper, const struct reservation *r, struct iov_cursor *cursor,
@@ -246,9 +255,16 @@ enum obd_status upper_write(struct upper *upper, struct iov_cursor *cursor, uint
         return upper_refuse(upper);
     if (length == 0)
         return OBD_OK;
-    struct reservation r = data_reservation(length);
+    struct reservation r = data_reservation(upper, length, offset);
     enum obd_status status = reserve(upper, &r);
     return status == OBD_OK ? write_reserved(upper, &r, cursor, length, offset) : status;
+}
+
+/* Is it a matter of whole pages?  What is left of a page in a sparse file may have to be
+ * read from the disk; in a log it is new. */
+static bool needs_no_read(const struct upper *upper, uint64_t length, uint64_t offset)
+{
+    return !upper->is_sparse || is_aligned(offset | length, PAGE_BYTES);
 }
 
 static bool is_disk_at_ease(const struct upper *upper, uint64_t now_ns)
@@ -260,8 +276,8 @@ enum obd_status upper_try_write(struct upper *upper, struct iov_cursor *cursor, 
 {
     assert(is_aligned(offset | length, SECTOR_SIZE) && length > 0);
     uint64_t begin_ns = clock_now_ns();
-    struct reservation r = data_reservation(length);
-    if (upper->is_read_only || !is_disk_at_ease(upper, begin_ns))
+    struct reservation r = data_reservation(upper, length, offset);
+    if (upper->is_read_only || !needs_no_read(upper, length, offset) || !is_disk_at_ease(upper, begin_ns))
         return OBD_E_AGAIN;
     enum obd_status status = try_reserve(upper, &r);
     if (status != OBD_OK)
@@ -285,5 +301,12 @@ enum obd_status upper_discard(struct upper *upper, uint64_t length, uint64_t off
     if (status != OBD_OK)
         return status;
     HOOK("upper.reserved");
+    if (upper->is_sparse)
+        status = upper_sparse_punch(upper, offset, length);
+    if (status != OBD_OK) {
+        release(upper, &r);
+        return status_prefix(status, "upper %s", upper->name);
+    }
+    HOOK("sparse.punched");
     return record(upper, &r, &(struct journal_record){.offset = offset, .length = length, .kind = JOURNAL_DISCARD});
 }

@@ -74,7 +74,7 @@ def connect(socket_path: Path | None) -> Client:
 @click.option("--upper", type=click.Path(path_type=Path), help="Folder of the upper; made if absent.")
 @click.option("--new", is_flag=True, help="A blank writable disk of --size bytes.")
 @click.option("--size", type=BYTES, default=0, help="Size of the disk, in bytes or as 10G, for a new upper.")
-@click.option("--sparse", is_flag=True, help="A sparse upper (not possible yet).")
+@click.option("--sparse", is_flag=True, help="A new upper is a sparse file, written in place.")
 @click.option(
     "--mount", "mount_point", type=click.Path(path_type=Path), help="Mount the disk on this folder."
 )
@@ -91,7 +91,6 @@ def connect(socket_path: Path | None) -> Client:
 def attach(
     *,
     source: tuple[str, ...],
-    sparse: bool,
     upper: Path | None,
     mount_point: Path | None,
     chap_file: Path | None,
@@ -104,10 +103,6 @@ def attach(
     SOURCE is a registry reference (HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]), an image
     configuration, a folder of one, or layer files, lowest first.
     """
-    if sparse:
-        raise UsageError(
-            "--sparse: a sparse upper forgets discards, so it cannot be written yet; leave it out"
-        )
     if mount_point is not None and not mount_point.is_dir():
         raise MissingError(f"{mount_point}: no such folder to mount on")
     request = AttachRequest(

@@ -22,7 +22,7 @@ def layer() -> None:
 @click.argument("data", type=FILE)
 @click.argument("index", type=FILE)
 @click.argument("size", type=BYTES)
-@click.option("--sparse", is_flag=True, help="A sparse data file; it can be read and committed only.")
+@click.option("--sparse", is_flag=True, help="A sparse data file, written in place.")
 @click.option("--parent-uuid", metavar="UUID", help="Of the layer below.")
 @json_output
 @verbosity

@@ -42,6 +42,7 @@ COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
     "--upper", "upper_dir", type=click.Path(path_type=Path), help="Folder of the upper; made if absent."
 )
 @click.option("--size", type=BYTES, help="Size of the disk, in bytes or as 10G, for a new upper.")
+@click.option("--sparse", is_flag=True, help="A new upper is a sparse file, written in place.")
 @click.option("--drop-unflushed", is_flag=True, help="Give up a journal that does not belong to the upper.")
 @click.option("--run", "command", help="Run this shell command, with $uri set, and end with it.")
 @click.option(
@@ -59,6 +60,7 @@ def nbd(
     writable: bool,
     upper_dir: Path | None,
     size: int | None,
+    sparse: bool,
     drop_unflushed: bool,
     command: str | None,
     timeout: float,
@@ -78,6 +80,7 @@ def nbd(
                 writable=writable,
                 upper_dir=upper_dir,
                 size=size,
+                sparse=sparse,
                 drop_unflushed=drop_unflushed,
                 holder=f"{PROGRAM} nbd",
                 store=store,

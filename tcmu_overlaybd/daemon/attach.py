@@ -146,6 +146,7 @@ class Attacher:
             writable=request.writable or request.new or bool(request.upper),
             upper_dir=folder,
             size=request.size or None,
+            sparse=request.sparse,
             drop_unflushed=request.drop_unflushed,
             holder=f"tcmu-overlaybd serve (device {device.name})",
             flush_interval_ms=self._resources.limits.flush_interval_ms,

@@ -43,6 +43,7 @@ class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upper: str = ""
     new: bool = False
     size: Size = 0
+    sparse: bool = False
     fabric: str = "loopback"
     timeout: Seconds = 30.0
     drop_unflushed: bool = False

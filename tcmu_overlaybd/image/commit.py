@@ -42,10 +42,15 @@ def commit_open_image(
 ) -> WrittenLayer:
     """Writes the upper of an image that is in use: everything acknowledged by now, nothing later.
 
-    Raises UsageError when the image is not writable, and what write_layer raises.
+    Raises UsageError when the image is not writable, or is written in place, so that later
+    writes would be in the layer too; and what write_layer raises.
     """
     if opened.upper is None or opened.image.is_read_only:
         raise UsageError(f"{opened.name}: there is nothing to commit: it is not writable")
+    if opened.upper.kind == "sparse":
+        raise UsageError(
+            f"{opened.name}: a sparse upper cannot be committed while it is written: detach it first"
+        )
     opened.image.flush()
     parent = opened.upper.parent_uuid
     return write_layer(opened.image, output, options, parent, progress, upper_only=True)

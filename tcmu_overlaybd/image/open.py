@@ -95,6 +95,7 @@ def open_image(
     writable: bool = False,
     upper_dir: Path | str | None = None,
     size: int | None = None,
+    sparse: bool = False,
     drop_unflushed: bool = False,
     holder: str = "tcmu-overlaybd",
     flush_interval_ms: int | None = None,
@@ -105,8 +106,8 @@ def open_image(
     """Opens the image that source names; source None is a blank disk.
 
     With upper_dir (which needs writable) writes go to the upper in that folder, made if
-    absent with a disk of size bytes (None: that of the lowers); else to the upper of the
-    configuration.  holder is how a process that is kept out is told of us.  Without a
+    absent with a disk of size bytes (None: that of the lowers), as a sparse file if asked; else
+    to the upper of the configuration.  holder is how a process that is kept out is told of us.  Without a
     store no layer may be a blob of a registry; deadline is for what comes from there.
 
     Raises MissingError, AuthenticationError, UsageError, UnavailableError (a registry,
@@ -114,6 +115,8 @@ def open_image(
     """
     if upper_dir is not None and not writable:
         raise UsageError("an upper's folder is of use only to a writable image")
+    if sparse and upper_dir is None:
+        raise UsageError("--sparse says how an upper is made, and none is to be made here")
     base = ImageConfig() if source is None else resolve_source(source, store, deadline)
     if writable:
         base = settle_snapshot(base)
@@ -128,13 +131,13 @@ def open_image(
     folder = None if upper_dir is None else UpperDir(Path(upper_dir).absolute())
     config, made_dir = base, None
     if folder is not None and folder.exists():
-        config = reopened_upper_dir(base, folder, size)
+        config = reopened_upper_dir(base, folder, size, sparse=sparse)
     with ExitStack() as undo:
         layers = open_lowers(config, store, deadline)
         for layer in layers:
             undo.callback(layer.close)
         if folder is not None and not folder.exists():
-            config, made_dir = make_upper_dir(base, folder, size, layers), folder
+            config, made_dir = make_upper_dir(base, folder, size, layers, sparse=sparse), folder
             undo.callback(remove_upper, folder)
         pair = _read_pair(config, layers, options)
         image = _open_native(layers, pair, options)
@@ -152,8 +155,8 @@ def _read_pair(config: ImageConfig, layers: list[SharedLayer], options: OpenOpti
             raise FormatError(f"{options.name}: the configuration names neither layers nor an upper")
         return None
     pair = read_upper_pair(Path(upper.data), Path(upper.index))
-    if pair.kind != "append" and not options.read_only:
-        raise ReadOnlyError(_why_not_written(pair))
+    if pair.kind == "sealed" and not options.read_only:
+        raise ReadOnlyError(f"{pair.data}: sealed, so it is a lower layer now and cannot be written")
     return pair
 
 
@@ -164,10 +167,8 @@ def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: Ope
     lowers = [layer.layer for layer in layers]
     with ExitStack() as tops:  # the image has references of its own
         upper = None
-        if pair is not None and pair.kind == "append":
-            upper = open_append(pair, size, len(layers), options)
-        elif pair is not None and pair.kind == "sparse":
-            lowers.append(tops.enter_context(native.Layer.open_sparse(str(pair.data), size)))
+        if pair is not None and pair.kind != "sealed":
+            upper = open_upper(pair, size, len(layers), options)
         elif pair is not None:
             top = LAYERS.acquire(FilePlace(pair.data))
             tops.callback(top.close)
@@ -175,7 +176,7 @@ def _open_native(layers: list[SharedLayer], pair: UpperPair | None, options: Ope
         return native.Image.open(lowers, upper, virtual_size=size, name=options.name)
 
 
-def open_append(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions) -> native.Upper:
+def open_upper(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions) -> native.Upper:
     """The upper of a disk of size bytes on top of nr_lowers layers."""
     upper = native.Upper.open(
         str(pair.data),
@@ -185,6 +186,7 @@ def open_append(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions
         virtual_size=size,
         tag=nr_lowers,
         read_only=options.read_only,
+        sparse=pair.kind == "sparse",
         drop_unflushed=options.drop_unflushed,
         no_journal=_test_number("NO_JOURNAL") == 1,
         flush_interval_ms=_test_number("FLUSH_INTERVAL_MS", options.flush_interval_ms),
@@ -192,12 +194,6 @@ def open_append(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions
     if not options.read_only and (pair.virtual_size == 0 or pair.data_virtual_size != size):
         store_virtual_size(pair, size)  # it is locked by now
     return upper
-
-
-def _why_not_written(pair: UpperPair) -> str:
-    if pair.kind == "sealed":
-        return f"{pair.data}: sealed, so it is a lower layer now and cannot be written"
-    return f"{pair.data}: a sparse layer forgets discards, so it can be read and committed, but not written"
 
 
 def _default_name(source: Source | None) -> str:

@@ -29,7 +29,7 @@ from tcmu_overlaybd.formats import lsmt
 from tcmu_overlaybd.image.create import create_layer
 from tcmu_overlaybd.image.layer_place import FilePlace
 from tcmu_overlaybd.image.layer_table import LAYERS, SharedLayer
-from tcmu_overlaybd.image.open import OpenImage, open_append
+from tcmu_overlaybd.image.open import OpenImage, open_upper
 from tcmu_overlaybd.image.snapshot_intent import (
     SnapshotIntent,
     abandon,
@@ -83,7 +83,7 @@ class Snapshot:
         hook("snapshot.upper_made")
         self._new_pair = read_upper_pair(data, index)
         nr_lowers = len(self.opened.layers) + 1
-        self._upper = open_append(self._new_pair, self.opened.image.size, nr_lowers, self.opened.options)
+        self._upper = open_upper(self._new_pair, self.opened.image.size, nr_lowers, self.opened.options)
         self.opened.image.flush()  # may take long
         self.opened.image.flush()  # what came meanwhile
         hook("snapshot.flushed")

@@ -17,7 +17,7 @@ from tcmu_overlaybd.image.upper_pair import read_upper_pair
 
 
 def make_upper_dir(
-    base: ImageConfig, folder: UpperDir, size: int | None, layers: list[SharedLayer]
+    base: ImageConfig, folder: UpperDir, size: int | None, layers: list[SharedLayer], *, sparse: bool
 ) -> ImageConfig:
     """The image of base's layers, which are open, and a new upper in folder."""
     if base.writable is not None:
@@ -27,10 +27,10 @@ def make_upper_dir(
     check_size(wanted)
     if wanted < below or wanted == 0:
         raise UsageError(f"a disk of {wanted} bytes is too small: its lowers hold one of {below}")
-    return _make_upper(base, folder, wanted, layers)
+    return _make_upper(base, folder, wanted, layers, sparse)
 
 
-def reopened_upper_dir(base: ImageConfig, folder: UpperDir, size: int | None) -> ImageConfig:
+def reopened_upper_dir(base: ImageConfig, folder: UpperDir, size: int | None, *, sparse: bool) -> ImageConfig:
     """The image in folder, which must be the one that is asked for: base's layers, and perhaps
     some on top that were uppers in folder before a snapshot sealed them."""
     config = settle_snapshot(folder.load())
@@ -42,19 +42,24 @@ def reopened_upper_dir(base: ImageConfig, folder: UpperDir, size: int | None) ->
         raise FormatError(f"{folder.config}: it names no upper")
     if base.writable is not None and base.writable != config.writable:
         raise UsageError(f"the image has an upper already ({base.writable.data}); it is used without --upper")
-    if size is not None:
-        pair = read_upper_pair(Path(config.writable.data), Path(config.writable.index))
-        if pair.virtual_size not in (0, size):
-            raise UsageError(f"{folder.path}: the disk there has {pair.virtual_size} bytes, not {size}")
+    if size is None and not sparse:
+        return config
+    pair = read_upper_pair(Path(config.writable.data), Path(config.writable.index))
+    if size is not None and pair.virtual_size not in (0, size):
+        raise UsageError(f"{folder.path}: the disk there has {pair.virtual_size} bytes, not {size}")
+    if sparse and pair.kind != "sparse":
+        raise UsageError(f"{folder.path}: the upper there is not sparse; it is used without --sparse")
     return config
 
 
-def _make_upper(base: ImageConfig, folder: UpperDir, size: int, layers: list[SharedLayer]) -> ImageConfig:
+def _make_upper(
+    base: ImageConfig, folder: UpperDir, size: int, layers: list[SharedLayer], sparse: bool
+) -> ImageConfig:
     parent = layers[-1].file.trailer.uuid if layers else uuid_text.NULL
     is_new = not folder.path.exists()
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        create_layer(folder.data, folder.index, size, parent_uuid=parent)
+        create_layer(folder.data, folder.index, size, sparse=sparse, parent_uuid=parent)
     except BaseException:
         if is_new:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -68,8 +73,8 @@ def _make_upper(base: ImageConfig, folder: UpperDir, size: int, layers: list[Sha
 
 def remove_upper(folder: UpperDir) -> None:
     """Takes back what _make_upper made; other files in the folder stay, and so does it then."""
-    journal = folder.index.with_name(f"{folder.index.name}.journal")
-    for path in (folder.config, folder.data, folder.index, journal):
+    beside = [folder.index.with_name(f"{folder.index.name}.{kind}") for kind in ("journal", "sectors")]
+    for path in (folder.config, folder.data, folder.index, *beside):
         path.unlink(missing_ok=True)
     if folder.path.is_dir() and not any(folder.path.iterdir()):
         folder.path.rmdir()

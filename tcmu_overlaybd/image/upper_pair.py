@@ -22,7 +22,7 @@ class UpperPair:
     virtual_size: int  # bytes; 0: that of the lowers
     uuid: str
     parent_uuid: str
-    data_virtual_size: int = 0  # of an append pair, in the data file: another when a growth was cut off
+    data_virtual_size: int = 0  # in the data file: another when a growth was cut off
 
 
 def read_upper_pair(data: Path, index: Path) -> UpperPair:
@@ -37,7 +37,8 @@ def read_upper_pair(data: Path, index: Path) -> UpperPair:
         return UpperPair(data, index, "sealed", header.virtual_size, header.uuid, header.parent_uuid)
     if header.is_sparse:
         _check_sparse_length(data, header)
-        return UpperPair(data, index, "sparse", header.virtual_size, header.uuid, header.parent_uuid)
+        size = header.virtual_size
+        return UpperPair(data, index, "sparse", size, header.uuid, header.parent_uuid, size)
     index_header = lsmt.parse_index_header(_read(index, 0), str(index))
     if uuid_text.NULL not in (header.uuid, index_header.uuid) and header.uuid != index_header.uuid:
         raise CorruptError(f"{index}: its UUID is {index_header.uuid}, that of {data} is {header.uuid}")
@@ -60,7 +61,8 @@ def read_data_header(data: Path) -> lsmt.Block:
 def is_sealed(data: Path, header: lsmt.Block) -> bool:
     """Whether a sound trailer ends data: the guest may have written bytes that only look like one."""
     size = data.stat().st_size
-    if size < 2 * lsmt.BLOCK_SIZE:
+    in_place = header.virtual_size if header.is_sparse else 0  # the disk's own last bytes are no trailer
+    if size < 2 * lsmt.BLOCK_SIZE + in_place:
         return False
     try:
         trailer = lsmt.parse_layer_trailer(_read(data, size - lsmt.BLOCK_SIZE), size, str(data))
@@ -72,11 +74,11 @@ def is_sealed(data: Path, header: lsmt.Block) -> bool:
 
 
 def store_virtual_size(pair: UpperPair, size: int) -> None:
-    """Writes size into the headers of an append pair, as the reference does for one made with 0.
+    """Writes size into the headers of a pair, as the reference does for one made with 0.
 
     Also for one whose growth was cut off between them: the index file's counts.
     """
-    for path in (pair.data, pair.index):
+    for path in (pair.data,) if pair.kind == "sparse" else (pair.data, pair.index):
         block = lsmt.parse(_read(path, 0), str(path))
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -76,11 +76,6 @@ class Layer(Handle):
         return cls(opened(lib.obd_layer_open, "struct layer", source.handle, params, timeout_ms))
 
     @classmethod
-    def open_sparse(cls, path: str, virtual_size: int) -> Self:
-        """A sparse writable layer as it is now: the data extents of its file."""
-        return cls(opened(lib.obd_layer_open_sparse, "struct layer", os.fsencode(path), virtual_size))
-
-    @classmethod
     def open_raw(cls, path: str) -> Self:
         """A raw disk image: the data extents of its file."""
         return cls(opened(lib.obd_layer_open_raw, "struct layer", os.fsencode(path)))
@@ -116,6 +111,7 @@ class Upper(Handle):
         virtual_size: int,
         tag: int,
         read_only: bool,
+        sparse: bool = False,
         drop_unflushed: bool = False,
         no_journal: bool = False,
         flush_interval_ms: int = 0,
@@ -126,6 +122,7 @@ class Upper(Handle):
         Raises BusyError (with the holder), JournalError, CorruptError.
         """
         flags = lib.OBD_UPPER_READ_ONLY if read_only else 0
+        flags |= lib.OBD_UPPER_SPARSE if sparse else 0
         flags |= lib.OBD_UPPER_DROP_UNFLUSHED if drop_unflushed else 0
         flags |= lib.OBD_UPPER_NO_JOURNAL if no_journal else 0
         texts = [ffi.new("char[]", os.fsencode(text)) for text in (data, index, uuid, holder)]

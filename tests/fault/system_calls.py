@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = "openat,close,write,pwrite64,pwritev,pwritev2,fdatasync,fsync,ftruncate,rename,unlink"
+CALLS = "openat,close,write,pwrite64,pwritev,pwritev2,fdatasync,fsync,ftruncate,fallocate,rename,unlink"
 LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)", re.DOTALL)
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 PICKLE = b"\x80\x04"
@@ -18,12 +18,14 @@ PICKLE = b"\x80\x04"
 
 @dataclass(frozen=True)
 class Event:
-    """kind is write, sync, truncate, create, rename, unlink or answer."""
+    """kind is write, sync, truncate, punch, create, rename, unlink or answer."""
 
     kind: str
     path: str = ""
     offset: int = 0  # of a write; the new size of a truncate
     data: bytes = b""
+    length: int = 0  # of a punch
+    with_times: bool = False  # of a sync
     to: str = ""  # of a rename
 
 
@@ -59,9 +61,11 @@ def read_trace(trace: Path, folder: Path) -> list[Event]:
 def _event(name: str, path: str, arguments: str, data: bytes) -> list[Event]:
     numbers = re.sub(r"\[.*\]", "", arguments, flags=re.DOTALL).split(",")
     if name in ("fdatasync", "fsync"):
-        return [Event("sync", path)]
+        return [Event("sync", path, with_times=name == "fsync")]
     if name == "ftruncate":
         return [Event("truncate", path, int(numbers[1]))]
+    if name == "fallocate" and "FALLOC_FL_PUNCH_HOLE" in numbers[1]:
+        return [Event("punch", path, int(numbers[2]), length=int(numbers[3]))]
     if name in ("pwritev", "pwritev2", "pwrite64"):
         return [Event("write", path, int(numbers[3]), data)]
     return []

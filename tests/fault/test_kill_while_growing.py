@@ -57,7 +57,19 @@ def test_killed_while_growing_has_the_old_size_or_the_new(folder, step, size):
     check(folder, size)
 
 
-def test_killed_after_growing_keeps_what_was_written_past_the_old_end(folder):
+@pytest.mark.parametrize("step", ["data_header", "index_header"])
+def test_a_sparse_upper_killed_while_growing_is_as_long_as_its_header_says(tmp_path, step):
+    make_pair(tmp_path, SIZE, sparse=True)
+    with pytest.raises(DiedError), ImageProcess(tmp_path, kill_at=f"upper.grow.{step}") as process:
+        process.write(0, DATA)
+        process.grow(LARGER)
+    check(tmp_path, LARGER)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["append", "sparse"])
+def test_killed_after_growing_keeps_what_was_written_past_the_old_end(tmp_path, sparse):
+    folder = tmp_path
+    make_pair(folder, SIZE, sparse=sparse)
     with ImageProcess(folder) as process:
         process.write(0, DATA)
         process.grow(LARGER)

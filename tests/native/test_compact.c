@@ -99,14 +99,20 @@ TEST(merge_of_three_layers_equals_the_reference)
 /* The data files of sparse uppers are in a tar archive, because git keeps no holes. */
 TEST(commit_of_a_sparse_layer_equals_the_reference)
 {
-    char folder[] = "/tmp/obd-sparse-XXXXXX", command[200], path[64];
+    char folder[] = "/tmp/obd-sparse-XXXXXX", command[200], data[64], index[64];
     CHECK(mkdtemp(folder) != NULL);
     snprintf(command, sizeof command, "tar -C %s -xSf " VECTORS "vectors-sparse.tar", folder);
     CHECK(system(command) == 0);
-    snprintf(path, sizeof path, "%s/sparse/up.data", folder);
-    struct layer *layer;
-    CHECK_OK(layer_open_sparse(path, 262144, &layer));
-    check_plain(open_image_of(layer), VECTORS "sparse/committed.lsmt", &as_reference, UINT64_MAX);
+    snprintf(data, sizeof data, "%s/sparse/up.data", folder);
+    snprintf(index, sizeof index, "%s/sparse/up.index", folder);
+    struct obd_upper_params params = {.data_path = data,
+                                      .index_path = index,
+                                      .uuid = "00000000-0000-0000-0000-000000000000",
+                                      .virtual_size = 262144,
+                                      .flags = OBD_UPPER_READ_ONLY | OBD_UPPER_SPARSE};
+    struct upper *upper;
+    CHECK_OK(upper_open(&params, &upper));
+    check_plain(open_image(NULL, 0, upper, 262144), VECTORS "sparse/committed.lsmt", &as_reference, UINT64_MAX);
     snprintf(command, sizeof command, "rm -r %s", folder);
     CHECK(system(command) == 0);
 }

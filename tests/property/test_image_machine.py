@@ -1,7 +1,7 @@
 """An image against a bytearray: write, discard, flush, kill, reopen, stack, commit, read.
 
 The image lives in another process, so that killing it is killing it.  Whatever happens,
-what was acknowledged is there.
+what was acknowledged is there, in an upper of either kind.
 """
 
 from __future__ import annotations
@@ -47,10 +47,15 @@ class ImageMachine(RuleBasedStateMachine):
         self.nr_lowers = 0
         self.process: ImageProcess | None = None
 
-    @initialize(flush_interval_ms=st.sampled_from([0, 1]), journal_slots=st.sampled_from([4, 64]))
-    def open_blank_disk(self, flush_interval_ms, journal_slots):
+    @initialize(
+        flush_interval_ms=st.sampled_from([0, 1]),
+        journal_slots=st.sampled_from([4, 64]),
+        sparse=st.booleans(),
+    )
+    def open_blank_disk(self, flush_interval_ms, journal_slots, sparse):
         self.options = {"flush_interval_ms": flush_interval_ms, "journal_slots": journal_slots}
-        make_pair(self.folder, SIZE)
+        self.sparse = sparse
+        make_pair(self.folder, SIZE, sparse=sparse)
         self.process = ImageProcess(self.folder, **self.options)
 
     @rule(where=ranges, seed=st.integers(0, 255))
@@ -110,9 +115,9 @@ class ImageMachine(RuleBasedStateMachine):
         upper = Upper(data=str(self.folder / "data"), index=str(self.folder / "index"))
         commit_image(ImageConfig(upper=upper), self.folder / f"lower-{self.nr_lowers:03}", options)
         self.nr_lowers += 1
-        for name in ("data", "index", "index.journal"):
+        for name in ("data", "index", "index.journal", "index.sectors"):
             (self.folder / name).unlink(missing_ok=True)
-        make_pair(self.folder, SIZE)
+        make_pair(self.folder, SIZE, sparse=self.sparse)
         self.process = ImageProcess(self.folder, **self.options)
         self.everything_is_there()
 

@@ -54,7 +54,6 @@ def test_socket_option_and_variable_choose_the_daemon(program, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--sparse", "--new", "--size", "1G"], 2, "sparse"),
         (["--size", "much"], 2, "not a size"),
         (["/x", "--mount", "/no/such/folder"], 3, "no such folder"),
         (["/x", "--mount", "/", "--fabric", "none"], 2, "no disk to mount"),

@@ -253,14 +253,6 @@ def test_a_held_upper_is_busy_and_says_by_whom(private_vectors):
         open_image(config, writable=True)
 
 
-def test_a_sparse_upper_is_read_and_not_written(private_vectors):
-    config = private_vectors / "sparse.config.v1.json"
-    with open_image(config) as opened:
-        assert opened.image.is_read_only
-    with pytest.raises(ReadOnlyError, match="a sparse layer forgets discards"):
-        open_image(config, writable=True)
-
-
 def test_a_sealed_upper_is_a_lower(private_vectors, tmp_path):
     config = tmp_path / "config.v1.json"
     data, index = str(private_vectors / "sealed/overlaybd.sealed"), str(private_vectors / "rw/rw.index")

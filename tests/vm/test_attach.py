@@ -206,7 +206,6 @@ def nothing_left(daemon):
         (["--new", "--size", "1000"], 2, "a disk of 1000 bytes is not possible"),
         (["--new", "--size", "1G", "/etc/passwd"], 2, "exclude each other"),
         (["--new", "--size", "1G", "--name", "a/b"], 2, "device name 'a/b'"),
-        (["--new", "--size", "1G", "--sparse"], 2, "sparse"),
         (["registry.example/a/b:1"], 4, "cannot be looked up"),
         (["/etc/passwd"], 5, "neither LSMT"),
     ],
