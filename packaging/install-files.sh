@@ -1,9 +1,9 @@
 #!/bin/bash
 # packaging/install-files.sh [DESTDIR]: what pip does not install, into the system.
 #
-# Man pages and completion files (make man completion builds them), systemd units, the
-# udev rules, the list of kernel modules.  The service runs the program that is found in
-# PATH, or $PROGRAM.  make install-files calls this; $BUILD is where make builds.
+# Man pages and completion files (make man completion builds them), systemd units, udev
+# rules, D-Bus policy, the list of kernel modules.  The service runs the program that is found
+# in PATH, or $PROGRAM.  make install-files calls this; $BUILD is where make builds.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 destination=${1:-}
@@ -22,4 +22,5 @@ put packaging/tcmu-overlaybd.socket /etc/systemd/system/tcmu-overlaybd.socket
 put packaging/tcmu-overlaybd.service /etc/systemd/system/tcmu-overlaybd.service
 sed -i "s|^ExecStart=.*|ExecStart=$program serve|" "$destination/etc/systemd/system/tcmu-overlaybd.service"
 put packaging/60-tcmu-overlaybd.rules /etc/udev/rules.d/60-tcmu-overlaybd.rules
+put packaging/org.kernel.TCMUService1.conf /etc/dbus-1/system.d/tcmu-overlaybd.conf
 put packaging/tcmu-overlaybd.modules-load.conf /etc/modules-load.d/tcmu-overlaybd.conf

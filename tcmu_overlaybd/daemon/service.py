@@ -1,7 +1,7 @@
 """Start, life and end of the daemon.
 
 Start, in this order: the lock (everything after it assumes that we are the only one),
-kernel modules, memory guard, state, core, ring threads, control socket, hub, readiness.
+kernel modules, memory guard, state, core, ring threads, control socket, hub, readiness, D-Bus.
 
 Stop: no new request; attaches that run are made to fail and take themselves back, for
 which the hub still has to answer; then each ring is let go with its parked commands left
@@ -16,13 +16,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from tcmu_overlaybd.config.service_config import ServiceConfig
 from tcmu_overlaybd.daemon.answers import Answers
+from tcmu_overlaybd.daemon.config_check import DESCRIPTION, check_config
 from tcmu_overlaybd.daemon.control import ControlServer, listen
 from tcmu_overlaybd.daemon.devices import Devices
 from tcmu_overlaybd.daemon.folders import Folders
@@ -51,7 +52,6 @@ logger = logging.getLogger(__name__)
 
 DOWNLOADS_TIMEOUT_S = 5.0  # to stop; they have been told to when their images closed
 OPENING_TIMEOUT_S = 5.0
-DESCRIPTION = "overlaybd/<path of config.v1.json>[;<device id>]"
 
 
 def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = None) -> bool:
@@ -83,6 +83,7 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             server.start()
             logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
             notify("READY=1")
+            stack.enter_context(bus_service(store))
             is_closed = MainLoop(hub).run(
                 lambda: stop(server, devices, downloads) and let_go(newcomers, store)
             )
@@ -111,6 +112,14 @@ def open_resources(
         store=store,
         downloads=downloads,
     )
+
+
+def bus_service(store: BlobStore) -> AbstractContextManager[None]:
+    """For targetcli.  Imported when all disks are served, since a restart keeps them waiting, and
+    the library takes 25 ms to load."""
+    from tcmu_overlaybd.lio.tcmu_service import TcmuService
+
+    return TcmuService(SUBTYPE, DESCRIPTION, lambda text: check_config(text, store))
 
 
 def guard_from_reclaim() -> None:
