@@ -31,6 +31,7 @@ from tcmu_overlaybd.config.image_config import ImageConfig, Lower, Upper, load_i
 from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.image.upper_pair import read_upper_pair
+from tcmu_overlaybd.native.testing import hook
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,11 @@ def complete(intent: SnapshotIntent) -> None:
     """What follows the seal.  Raises what writing a configuration does; the intent stays then."""
     for number, path in enumerate(map(Path, intent.configs)):
         _switch(intent, path, is_first=number == 0)
+    hook("snapshot.configs_switched")
     sealed_index = Path(intent.sealed.index)
     for path in (sealed_index, _journal_of(sealed_index)):
         path.unlink(missing_ok=True)
+    hook("snapshot.index_removed")
     if intent.used_up:
         Path(intent.used_up).unlink(missing_ok=True)
     _remove_intent(intent)
@@ -177,6 +180,7 @@ def _switch(intent: SnapshotIntent, path: Path, *, is_first: bool) -> None:
         return
     replaced = intent.replacement if is_first else None
     save_image_config(path, replaced or intent.apply(config))
+    hook("snapshot.config_switched")
 
 
 def _remove_intent(intent: SnapshotIntent) -> None:
