@@ -49,13 +49,16 @@ class LiveDisks:
         )
         self.snapshotter = Snapshotter(resources, Attacher(resources))
 
-    def open(self, name: str, size: int = 0, base: ImageConfig | None = None) -> LiveDisk:
+    def open(
+        self, name: str, size: int = 0, base: ImageConfig | None = None, *, sparse: bool = False
+    ) -> LiveDisk:
         """A disk with an upper of its own in the state folder: a blank one, or one over base."""
         opened = open_image(
             base,
             writable=True,
             upper_dir=self.state.uppers / name,
             size=size or None,
+            sparse=sparse,
             name=name,
             flush_interval_ms=0,
         )

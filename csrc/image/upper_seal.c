@@ -28,6 +28,8 @@ static enum obd_status enter_sealing(struct upper *upper)
 {
     if (upper->is_read_only || upper->is_failed || upper->seal_state != UPPER_OPEN)
         return upper_refuse(upper);
+    if (upper->is_sparse)
+        return status_set(OBD_E_UNSUPPORTED, "upper %s is sparse: it has no log that an index could end", upper->name);
     if (upper->inserts_owed > 0)
         return status_set(OBD_E_BUSY, "upper %s is being written, so it cannot be sealed", upper->name);
     size_t nr = segment_map_count(upper->map);

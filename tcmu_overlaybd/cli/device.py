@@ -221,7 +221,7 @@ def show(device: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(device)
         return
-    for key in ("source", "registry"):
+    for key in ("source", "registry", "sealed"):
         device[key] = " ".join(device[key])
     if not device["remote_layers"]:  # then these are zeros, and no news
         device = {key: value for key, value in device.items() if key not in REMOTE_KEYS}

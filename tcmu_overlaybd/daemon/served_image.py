@@ -56,11 +56,13 @@ class ServedImage:
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.opened.image.size
+        with self._opened_lock:
+            return self.opened.image.size
 
     @property
     def is_writable(self) -> bool:
-        return not self.opened.image.is_read_only
+        with self._opened_lock:
+            return not self.opened.image.is_read_only
 
     def stats(self) -> DeviceStats:
         return self.device.stats()
@@ -126,7 +128,8 @@ class ServedImage:
 
     def check_growth(self, size: int) -> None:
         """Raises what ``grow`` raises, as far as that is known without trying."""
-        check_growth(self.opened, size)
+        with self._opened_lock:
+            check_growth(self.opened, size)
 
     def grow(self, size: int) -> None:
         """The disk has size bytes, durably; the same again is fine.

@@ -153,8 +153,8 @@ def _sealable(opened: OpenImage) -> UpperPair:
         raise UsageError(f"{opened.name}: there is nothing to seal: it is not writable")
     if opened.upper.kind != "append":
         raise UsageError(
-            f"{opened.name}: its upper is {opened.upper.kind}; only one that is appended to can be sealed"
-            " in use: image commit makes a layer of it"
+            f"{opened.name}: its upper is {opened.upper.kind}, and only one that is appended to can be"
+            " sealed in use; detach it, and image commit makes a layer of it"
         )
     if len(opened.layers) + 1 >= native.MAX_LAYERS:
         raise LimitError(

@@ -201,6 +201,14 @@ def test_snapshot_of_what_is_not_there_or_named_twice_is_refused(disks):
         disks.snapshot("a", "a")
 
 
+def test_snapshot_of_a_sparse_upper_is_refused(disks):
+    disk = disks.open("a", SIZE, sparse=True)
+    with pytest.raises(UsageError, match="its upper is sparse"):
+        disks.snapshot("a")
+    disk.write(b"1" * 4096, 0)
+    assert disk.read(4096, 0) == b"1" * 4096
+
+
 def test_two_snapshots_of_a_disk_do_not_run_at_once(disks):
     disk = disks.open("a", SIZE)
     with disk.served.changing(), pytest.raises(BusyError, match="a snapshot of it runs"):
