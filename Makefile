@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 export OBD_TEST_BUILD := 1
-C_FILES = $(shell git ls-files -co --exclude-standard 'csrc/*.[ch]' 'csrc/*/*.[ch]' 'tests/native/*.[ch]' 'benchmarks/*.c')
+C_FILES = $(shell git ls-files -co --exclude-standard 'csrc/*.[ch]' 'csrc/*/*.[ch]' 'tests/native/*.[ch]' 'tests/fuzz/*.[ch]' 'benchmarks/*.c')
 
 help:
 	@sed -n 's/^## //p' Makefile

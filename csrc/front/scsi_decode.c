@@ -149,6 +149,7 @@ static uint32_t decode_flush(struct decoder *decoder)
     if (!extent_is_inside(decoder, cdb_extent(decoder->cdb)))
         return SENSE_LBA_OUT_OF_RANGE;
     decoder->request->kind = COMMAND_FLUSH;
+    decoder->request->ranges[0] = (struct scsi_range){0}; /* not what the last command left there */
     decoder->request->nr_ranges = 1;
     return 0;
 }
