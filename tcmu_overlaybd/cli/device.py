@@ -312,4 +312,11 @@ def row_of(device: DeviceStatus) -> tuple[str, ...]:
     mode = "rw" if device.writable else "ro"
     source = device.source[-1] if device.source else "(new)"
     more = f" (+{len(device.source) - 1})" if len(device.source) > 1 else ""
-    return device.name, device.state, device.disk or "-", str(device.size), mode, source + more
+    return (
+        device.name,
+        device.state,
+        device.disk or device.target or "-",
+        str(device.size),
+        mode,
+        source + more,
+    )

@@ -12,8 +12,6 @@ def check_growth(opened: OpenImage, size: int) -> None:
     name, now = opened.name, opened.image.size
     if opened.image.is_read_only or opened.upper is None:
         raise ReadOnlyError(f"{name}: read-only, so its size of {now} bytes stays; attach it --writable")
-    if opened.upper.kind != "append":
-        raise ReadOnlyError(f"{name}: its upper is {opened.upper.kind}, which cannot grow; commit it first")
     if size < now:
         raise UsageError(f"{name}: a disk of {now} bytes does not shrink to {size}")
     if size % SECTOR_SIZE or size > MAX_VIRTUAL_SIZE:

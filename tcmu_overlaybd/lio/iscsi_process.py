@@ -33,6 +33,10 @@ class LateError(Exception):
     """The deadline has passed."""
 
 
+class NoFabricError(Exception):
+    """The kernel module is not there."""
+
+
 class LoggedInError(Exception):
     """An initiator uses the target."""
 
@@ -50,8 +54,10 @@ def main() -> int:
         return _fail(LATE, f"{request.iqn}: the deadline passed")
     except LoggedInError as error:
         return _fail(BUSY, str(error))
-    except ModuleNotFoundError as error:
-        return _fail(MISSING, f"{request.iqn}: {error}")
+    except NoFabricError as error:
+        return _fail(
+            MISSING, f"{request.iqn}: the kernel has no iSCSI target: {error}; modprobe iscsi_target_mod"
+        )
     except (RTSLibError, OSError) as error:
         return _fail(FAILED, f"{request.iqn}: {error}")
     return 0
@@ -60,7 +66,7 @@ def main() -> int:
 def export(request: ExportRequest) -> None:
     """The target, or nothing of it.  It is enabled last: nobody meets one that is half made."""
     with _step("fabric"):
-        fabric = ISCSIFabricModule()
+        fabric = _fabric()
     with _step("target"):
         target = Target(fabric, request.iqn, mode="create")
     try:
@@ -70,6 +76,14 @@ def export(request: ExportRequest) -> None:
         with suppress(RTSLibError, OSError):
             _delete(target)
         raise
+
+
+def _fabric() -> Any:
+    """Loads the module when it has to."""
+    try:
+        return ISCSIFabricModule()
+    except RTSLibError as error:
+        raise NoFabricError(str(error)) from error
 
 
 def _fill(tpg: Any, request: ExportRequest) -> None:
@@ -110,7 +124,7 @@ def _set_password(node: CFSNode, request: ExportRequest) -> None:
 
 
 def unexport(request: UnexportRequest) -> None:
-    fabric = ISCSIFabricModule()
+    fabric = _fabric()
     if not Path(fabric.path, request.iqn).is_dir():
         return
     target = Target(fabric, request.iqn, mode="lookup")

@@ -32,13 +32,13 @@ def serve(core: Core, **options: object) -> ServedImage:
     return ServedImage(open_image(name="d", **options), core, "d", DeviceConfig())
 
 
-def serve_new(core: Core, folder: Path) -> ServedImage:
-    return serve(core, source=None, writable=True, upper_dir=folder / "upper", size=SIZE)
+def serve_new(core: Core, folder: Path, **options: object) -> ServedImage:
+    return serve(core, source=None, writable=True, upper_dir=folder / "upper", size=SIZE, **options)
 
 
-@pytest.fixture
-def served(core, tmp_path):
-    served = serve_new(core, tmp_path)
+@pytest.fixture(params=[False, True], ids=["append", "sparse"])
+def served(core, tmp_path, request):
+    served = serve_new(core, tmp_path, sparse=request.param)
     yield served
     served.close(10)
 

@@ -114,6 +114,14 @@ def test_restart_of_the_daemon_keeps_the_session_and_is_a_pause(daemon, initiato
     assert targets() == []
 
 
+def test_disk_by_iscsi_grows_when_the_initiator_asks_again(daemon, initiator):
+    iqn = export(daemon, "--new", "--size", "16M", "--name", "d", "--no-chap")
+    disk = initiator.log_in(iqn)
+    assert daemon.cli("resize", "d", "32M").returncode == 0
+    run("iscsiadm", "-m", "session", "-R")
+    assert run("blockdev", "--getsize64", disk).strip() == str(32 << 20)
+
+
 def test_detach_by_force_ends_the_session(daemon, initiator):
     iqn = export(daemon, "--new", "--size", "16M", "--name", "d", "--no-chap")
     assert initiator.log_in(iqn)

@@ -67,6 +67,21 @@ def test_disk_grows_under_a_load_that_verifies(daemon):
     print(f"longest pause under fio: {longest / 1e6:.1f} ms")
 
 
+def test_sparse_disk_grows_and_keeps_its_data(daemon, tmp_path):
+    device = daemon.attach(new=True, size=32 * MIB, name="d", upper=tmp_path / "upper", sparse=True)
+    with Path(device.disk).open("r+b") as disk:
+        disk.write(b"a" * 4096)
+        resize(daemon, "d", 64 * MIB)
+        disk.seek(64 * MIB - 4096)
+        disk.write(b"z" * 4096)
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.client.status("d").state == "ready")
+    content = Path(device.disk).read_bytes()
+    assert len(content) == 64 * MIB
+    assert (content[:4096], content[-4096:]) == (b"a" * 4096, b"z" * 4096)
+
+
 def test_what_cannot_grow_says_why(daemon, plain_layer):
     daemon.attach(plain_layer, name="reader")
     device = daemon.attach(new=True, size=32 * MIB, name="d")
