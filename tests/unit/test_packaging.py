@@ -19,6 +19,7 @@ FILES = {
     "etc/systemd/system/tcmu-overlaybd.service",
     "etc/systemd/system/tcmu-overlaybd.socket",
     "etc/udev/rules.d/60-tcmu-overlaybd.rules",
+    "etc/dbus-1/system.d/tcmu-overlaybd.conf",
     "etc/modules-load.d/tcmu-overlaybd.conf",
 }
 
