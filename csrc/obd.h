@@ -140,6 +140,23 @@ int obd_fetcher_open(const struct obd_fetcher_params *params, struct fetcher **o
  * later; the cache must be. */
 void obd_fetcher_close(struct fetcher *fetcher);
 
+struct obd_host_traffic {
+    char host[256]; /* NAME:PORT that is spoken to, which may be where a registry redirects to; "": all others */
+    uint64_t nr_requests;
+    uint64_t fetched_bytes; /* that were wanted */
+    uint64_t nr_refused;    /* requests answered with 3xx or 4xx: Python was asked again */
+    uint64_t nr_failed;     /* requests that were cut, or answered with 429 or 5xx, or not at all */
+};
+
+struct obd_fetcher_stats {
+    uint64_t nr_errors[20]; /* chunks that did not come, by enum obd_status */
+    uint32_t nr_hosts;      /* in hosts; the first is that of all others */
+    struct obd_host_traffic hosts[17];
+};
+
+/* Since the fetcher was opened, of all its origins, also those that have been closed. */
+void obd_fetcher_stats(struct fetcher *fetcher, struct obd_fetcher_stats *stats);
+
 /* size of the blob, in bytes; id, which must be new, names it in the resolve queue,
  * name (a digest and its repository) in messages. */
 int obd_origin_open(struct fetcher *fetcher, uint64_t id, uint64_t size, const char *name, struct origin **out);
@@ -191,6 +208,8 @@ struct obd_cache_stats {
     uint64_t nr_evicted; /* chunks, as the next two */
     uint64_t nr_damaged;
     uint64_t nr_not_kept;
+    uint64_t nr_hits;   /* chunks that a command read without waiting */
+    uint64_t nr_misses; /* and those that one had to wait for */
 };
 
 /* OBD_E_BUSY names the owner; a read-only folder opens and keeps nothing new. */
@@ -270,6 +289,8 @@ struct obd_upper_params {
 
 struct obd_upper_stats {
     uint64_t nr_segments;
+    uint64_t nr_journal_slots; /* 0: it has no journal */
+    uint64_t nr_journal_used;
     uint64_t log_bytes;       /* size of the data file's log; of a sparse one what it takes on its disk */
     uint64_t live_bytes;      /* of it, still visible */
     uint64_t unflushed_bytes; /* acknowledged, not yet synced */
@@ -408,10 +429,40 @@ enum obd_command_kind {
     OBD_NR_COMMAND_KINDS = 5
 };
 
+/* Where the bytes of a read came from, the furthest last. */
+enum obd_provenance {
+    OBD_FROM_ZEROS = 0, /* no layer has them, or one says zeros */
+    OBD_FROM_UPPER = 1,
+    OBD_FROM_LAYER = 2,    /* a local file */
+    OBD_FROM_DOWNLOAD = 3, /* a blob of a registry that has become a local file */
+    OBD_FROM_CACHE = 4,
+    OBD_FROM_REGISTRY = 5, /* fetched for this read */
+    OBD_NR_PROVENANCES = 6
+};
+
+/* What a command had to wait for.  Commands that read nothing are local. */
+enum obd_latency_class {
+    OBD_LATENCY_LOCAL = 0,
+    OBD_LATENCY_CACHE = 1,    /* some of its bytes were in the cache, and none had to be fetched */
+    OBD_LATENCY_REGISTRY = 2, /* it was parked for some, whether they came or not */
+    OBD_NR_LATENCY_CLASSES = 3
+};
+
+enum obd_latency_buckets {
+    OBD_NR_LATENCY_BUCKETS = 24,
+    OBD_LATENCY_FIRST_NS = 8000 /* bound of the first; each next one is twice as long, the last has none */
+};
+
+struct obd_latency {
+    uint64_t nr[24]; /* by bucket, each for itself */
+    uint64_t sum_ns;
+};
+
 struct obd_device_stats {
-    uint64_t nr_commands[5]; /* done, by enum obd_command_kind */
-    uint64_t nr_bytes[5];
-    uint64_t nr_errors[20]; /* done with this status, by enum obd_status */
+    uint64_t nr_commands[5];   /* done, by enum obd_command_kind, however they ended */
+    uint64_t nr_bytes[5];      /* of those that ended well */
+    uint64_t nr_bytes_from[6]; /* of reads, by enum obd_provenance */
+    uint64_t nr_errors[20];    /* done with this status, by enum obd_status */
     uint64_t nr_in_flight;
     uint64_t nr_parked;
     uint64_t parked_bytes; /* admitted to the budget */
@@ -439,6 +490,10 @@ int obd_device_replace_image(struct device *device, struct image *image);
 /* Waits until no command uses images that were replaced, and gives them back.  After
  * OBD_E_TIMEOUT the device keeps them until another call, or its close. */
 int obd_device_drop_replaced(struct device *device, uint32_t timeout_ms);
+/* out: OBD_NR_COMMAND_KINDS x OBD_NR_LATENCY_CLASSES, class by class within a kind.  All
+ * commands are in it.  Of those carried out at once, on the thread of a front, one in 16
+ * is timed, and the others count as if they had taken as long as the last of these. */
+void obd_device_latency(struct device *device, struct obd_latency *out);
 
 /* ---- front: mem ---------------------------------------------------------- */
 
@@ -595,8 +650,8 @@ void obd_interrupt_waits(int wanted);
 /* Test build only, else OBD_E_UNSUPPORTED: the n-th call (from 1) of operation
  * ("write", "tear", "sync", "reserve", "read", "truncate", "punch", "open", "rename",
  * "remove"; a torn write has written half; and syncs that do not fail: "stall", "forget",
- * "late", see csrc/base/fault_file.c) on a file whose path ends in suffix fails with error (an errno value), and with sticky
- * every later one; n = 0 removes all rules. */
+ * "late", see csrc/base/fault_file.c) on a file whose path ends in suffix fails with error (an errno value), and with
+ * sticky every later one; n = 0 removes all rules. */
 int obd_test_file_fault(const char *suffix, const char *operation, uint32_t n, int error, int sticky);
 
 /* Test build only: from now on what changes files of folder is noted on a new tape at

@@ -65,6 +65,11 @@ int obd_device_drop_replaced(struct device *device, uint32_t timeout_ms)
     return device_drop_replaced(device, clock_deadline_ns(timeout_ms));
 }
 
+void obd_device_latency(struct device *device, struct obd_latency *out)
+{
+    device_latency(device, out);
+}
+
 static enum obd_status check_mem(const struct obd_mem_params *params)
 {
     if (params->kind >= OBD_NR_COMMAND_KINDS)

@@ -18,6 +18,11 @@ void obd_fetcher_close(struct fetcher *fetcher)
     fetcher_close(fetcher);
 }
 
+void obd_fetcher_stats(struct fetcher *fetcher, struct obd_fetcher_stats *stats)
+{
+    fetcher_stats(fetcher, stats);
+}
+
 int obd_origin_open(struct fetcher *fetcher, uint64_t id, uint64_t size, const char *name, struct origin **out)
 {
     if (size == 0 || name == NULL)

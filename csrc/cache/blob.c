@@ -75,6 +75,8 @@ enum obd_status blob_make(struct cache *cache, const char *path, struct chunk_ma
 void blob_free(struct blob *blob)
 {
     assert(blob->nr_users == 0 && blob->nr_file_users == 0);
+    blob->cache->nr_hits += atomic_load(&blob->nr_hits);
+    blob->cache->nr_misses += atomic_load(&blob->nr_misses);
     for (uint64_t chunk = 0; chunk < chunk_map_nr_chunks(blob->map); chunk++)
         free(blob->uses[chunk].resident);
     chunk_map_free(blob->map);
@@ -226,4 +228,16 @@ void blob_unpin(struct blob *blob, uint64_t chunk)
     if (--use->nr_pins == 0 && use->resident != NULL)
         eviction_enter(&blob->cache->eviction, use->resident);
     pthread_mutex_unlock(&blob->cache->lock);
+}
+
+/* ---- statistics ----------------------------------------------------------------------- */
+
+void blob_count_hits(struct blob *blob, uint64_t nr_chunks)
+{
+    atomic_fetch_add_explicit(&blob->nr_hits, nr_chunks, memory_order_relaxed);
+}
+
+void blob_count_miss(struct blob *blob)
+{
+    atomic_fetch_add_explicit(&blob->nr_misses, 1, memory_order_relaxed);
 }

@@ -75,12 +75,14 @@ void cache_close(struct cache *cache)
     free(cache);
 }
 
-static uint64_t count_blobs(const struct cache *cache)
+static void count_blobs(struct cache *cache, struct obd_cache_stats *stats)
 {
-    uint64_t nr = 0;
-    for (const struct list *link = cache->blobs.next; link != &cache->blobs; link = link->next)
-        nr++;
-    return nr;
+    for (struct list *link = cache->blobs.next; link != &cache->blobs; link = link->next) {
+        struct blob *blob = LIST_ENTRY(link, struct blob, in_cache);
+        stats->nr_blobs++;
+        stats->nr_hits += atomic_load_explicit(&blob->nr_hits, memory_order_relaxed);
+        stats->nr_misses += atomic_load_explicit(&blob->nr_misses, memory_order_relaxed);
+    }
 }
 
 void cache_stats(struct cache *cache, struct obd_cache_stats *stats)
@@ -89,10 +91,12 @@ void cache_stats(struct cache *cache, struct obd_cache_stats *stats)
     *stats = (struct obd_cache_stats){
         .limit_bytes = cache->limit_bytes,
         .used_bytes = cache->used_bytes,
-        .nr_blobs = count_blobs(cache),
         .nr_evicted = cache->nr_evicted,
         .nr_damaged = cache->nr_damaged,
         .nr_not_kept = cache->nr_not_kept,
+        .nr_hits = cache->nr_hits,
+        .nr_misses = cache->nr_misses,
     };
+    count_blobs(cache, stats);
     pthread_mutex_unlock(&cache->lock);
 }

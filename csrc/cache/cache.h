@@ -70,6 +70,11 @@ bool blob_has_spare_room(struct blob *blob, uint64_t chunk);
  * are still counted, and given back by those who have them. */
 void blob_discard(struct blob *blob, uint64_t chunk);
 
+/* For the statistics: chunks that a command read without waiting, and one that it has to
+ * wait for.  They take no lock. */
+void blob_count_hits(struct blob *blob, uint64_t nr_chunks);
+void blob_count_miss(struct blob *blob);
+
 void cache_stats(struct cache *cache, struct obd_cache_stats *stats);
 
 #endif

@@ -52,6 +52,8 @@ struct cache {
     uint64_t nr_evicted;
     uint64_t nr_damaged;
     uint64_t nr_not_kept;
+    uint64_t nr_hits; /* of blobs that are gone, as is the next */
+    uint64_t nr_misses;
 };
 
 struct blob {
@@ -65,7 +67,9 @@ struct blob {
     struct chunk_use *uses;   /* as many as there are chunks */
     struct chunk_map *map;    /* constant */
     struct file *data;        /* while it has file users, if that could be opened */
-    char path[];              /* of the data file; the map's is the same with ".map" */
+    _Atomic uint64_t nr_hits; /* guarded by nothing, as is the next */
+    _Atomic uint64_t nr_misses;
+    char path[]; /* of the data file; the map's is the same with ".map" */
 };
 
 /* ---- cache_folder.c ------------------------------------------------------------ */

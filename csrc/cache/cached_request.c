@@ -227,6 +227,8 @@ void cached_request(struct source *source, struct miss *miss)
 {
     struct cached *cached = (struct cached *)source;
     enum obd_status status = OBD_OK;
+    if (!miss->demand->is_background)
+        blob_count_miss(cached->blob);
     pthread_mutex_lock(&cached->table->lock);
     bool is_here = pin_what_is_here(cached, miss->chunk);
     if (!is_here)

@@ -100,6 +100,22 @@ static enum obd_status read_through(struct cached *cached, const struct read_con
     return status == OBD_E_MISS ? read_pieces(cached, context, cursor, length, offset) : status;
 }
 
+/* What a command waited for was fetched, even when another command had asked first. */
+static enum obd_provenance provenance_of(const struct cached *cached, const struct demand *demand, size_t length,
+                                         uint64_t offset)
+{
+    uint32_t chunk_size = blob_chunk_size(cached->blob);
+    uint64_t first = offset / chunk_size, last = (offset + length - 1) / chunk_size;
+    return demand_has_brought(demand, &cached->source, first, last) ? OBD_FROM_REGISTRY : OBD_FROM_CACHE;
+}
+
+static void count_hit(struct cached *cached, size_t length, uint64_t offset)
+{
+    uint32_t chunk_size = blob_chunk_size(cached->blob);
+    atomic_fetch_add_explicit(&cached->cached_bytes, length, memory_order_relaxed);
+    blob_count_hits(cached->blob, (offset + length - 1) / chunk_size - offset / chunk_size + 1);
+}
+
 /* Somebody waits for it, so it counts, and says what will be read next. */
 static enum obd_status read_for_command(struct cached *cached, const struct read_context *context,
                                         struct iov_cursor *cursor, size_t length, uint64_t offset)
@@ -109,8 +125,9 @@ static enum obd_status read_for_command(struct cached *cached, const struct read
     enum obd_status status = read_through(cached, context, cursor, length, offset);
     if (status != OBD_OK)
         return status;
+    provenance_note(&context->demand->provenance, provenance_of(cached, context->demand, length, offset));
     if (has_missed_nothing)
-        atomic_fetch_add_explicit(&cached->cached_bytes, length, memory_order_relaxed);
+        count_hit(cached, length, offset);
     if (cached_read_ahead(cached)) /* after a miss it begins together with what was missed */
         fetch_begin(cached->origin);
     return OBD_OK;

@@ -43,6 +43,7 @@ enum obd_status cached_read_local(struct cached *cached, const struct read_conte
     enum obd_status status = OBD_OK;
     if (local != NULL) {
         status = source_read(local, context, cursor, length, offset);
+        provenance_note(&context->demand->provenance, OBD_FROM_DOWNLOAD);
         if (status == OBD_OK || status == OBD_E_AGAIN || status == OBD_E_MISS)
             return status;
         cached_give_up_local(cached, status_text());

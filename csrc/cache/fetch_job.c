@@ -69,6 +69,7 @@ void job_fail(struct fetch_job *job, enum obd_status status, const char *reason)
     job->status = status;
     job->reason = strdup(reason);
     origin->stats.nr_errors[status]++;
+    origin->fetcher->nr_errors[status]++;
     list_append(&origin->fetcher->ended, &job->link);
     fetcher_wake(origin->fetcher);
 }

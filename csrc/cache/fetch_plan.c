@@ -50,6 +50,7 @@ static struct host *new_host(struct fetcher *fetcher, const char *authority)
         free(host);
         return NULL;
     }
+    host->traffic = traffic_of(&fetcher->traffic, authority);
     list_init(&host->ready);
     list_append(&fetcher->hosts, &host->link);
     return host;

@@ -30,6 +30,7 @@
 #include "base/clock.h"
 #include "cache/fetcher.h"
 #include "cache/response.h"
+#include "cache/traffic.h"
 
 /* Longest reason kept, with its NUL. */
 #define FETCH_REASON_SIZE 256
@@ -54,6 +55,8 @@ struct fetcher {
     struct list questions; /* origins, by question_link */
     struct list ended;     /* jobs */
     uint64_t expire_ns;    /* no job's deadline is earlier */
+    struct traffic traffic;
+    uint64_t nr_errors[OBD_NR_STATUS]; /* jobs that failed */
     unsigned nr_references;
     bool is_woken; /* something changed since the thread last looked */
     bool is_closed;
@@ -152,7 +155,8 @@ void resolution_drop(struct resolution *resolution); /* NULL is fine */
 /* ---- fetch_plan.c: with the lock held ------------------------------------------ */
 
 struct host {
-    char *authority; /* scheme://name:port */
+    char *authority;                  /* scheme://name:port */
+    struct obd_host_traffic *traffic; /* in fetcher->traffic */
     unsigned nr_users;
     unsigned nr_running;                    /* transfers */
     unsigned nr_of_class[NR_FETCH_CLASSES]; /* of them, by the least urgent job that they began with */

@@ -159,6 +159,7 @@ static struct fetcher *new_fetcher(void)
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         list_init(lists[i]);
     fetcher->expire_ns = NEVER_NS;
+    traffic_init(&fetcher->traffic);
     fetcher->nr_references = 1;
     return fetcher;
 }
@@ -280,4 +281,15 @@ bool fetch_promote(struct fetch_job *job, enum fetch_class class, uint64_t deadl
     }
     pthread_mutex_unlock(&origin->fetcher->lock);
     return is_in_time;
+}
+
+void fetcher_stats(struct fetcher *fetcher, struct obd_fetcher_stats *stats)
+{
+    _Static_assert(sizeof stats->hosts == sizeof fetcher->traffic.hosts, "a row for each host");
+    _Static_assert(sizeof stats->nr_errors == sizeof fetcher->nr_errors, "one for each status");
+    pthread_mutex_lock(&fetcher->lock);
+    memcpy(stats->hosts, fetcher->traffic.hosts, sizeof stats->hosts);
+    memcpy(stats->nr_errors, fetcher->nr_errors, sizeof stats->nr_errors);
+    stats->nr_hosts = fetcher->traffic.nr_hosts;
+    pthread_mutex_unlock(&fetcher->lock);
 }

@@ -88,6 +88,8 @@ struct origin_stats {
 };
 void origin_stats(struct origin *origin, struct origin_stats *stats);
 
+void fetcher_stats(struct fetcher *fetcher, struct obd_fetcher_stats *stats);
+
 /* Takes a job; it begins with the next fetch_begin, so that jobs submitted together
  * are merged.  OBD_E_CANCELLED, and the job is not taken, once the fetcher is closed. */
 enum obd_status fetch_submit(struct fetch_job *job);

@@ -100,6 +100,7 @@ void transfer_start(struct fetcher *fetcher, struct fetch_range *range)
     take_partial(transfer);
     transfer->origin->nr_references++;
     transfer->origin->stats.nr_requests++;
+    transfer->resolution->host->traffic->nr_requests++;
     transfer->resolution->host->nr_running++;
     transfer->resolution->host->nr_of_class[transfer->class]++;
     list_append(&fetcher->running, &transfer->link);
@@ -150,14 +151,18 @@ static bool is_final(CURLcode code)
 static void settle(struct transfer *transfer, CURLcode code)
 {
     struct origin *origin = transfer->origin;
+    struct obd_host_traffic *traffic = transfer->resolution->host->traffic;
+    bool is_refused = transfer->is_judged && transfer->verdict == RESPONSE_REFUSED;
     char reason[FETCH_REASON_SIZE];
+    traffic->nr_refused += is_refused;
+    traffic->nr_failed += !is_refused;
     keep_partial(transfer);
     describe(transfer, code, reason, sizeof reason);
     if (is_final(code))
         while (!list_is_empty(&transfer->jobs))
             job_fail(JOB_OF(transfer->jobs.next), OBD_E_UNREACHABLE, reason);
     give_jobs_back(&transfer->jobs);
-    if (transfer->is_judged && transfer->verdict == RESPONSE_REFUSED)
+    if (is_refused)
         origin_refused(origin, transfer->resolution, &transfer->response);
     else if (!is_final(code))
         origin_failed(origin, transfer->began_pauses, reason, transfer->response.retry_after_ms);

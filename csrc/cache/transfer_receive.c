@@ -50,6 +50,7 @@ static struct fetch_job *take_served(struct transfer *transfer)
         served = JOB_OF(transfer->jobs.next);
         job_leave(served);
         transfer->origin->stats.fetched_bytes += served->length;
+        transfer->resolution->host->traffic->fetched_bytes += served->length;
         origin_chunk_came(transfer->origin);
     }
     pthread_mutex_unlock(&transfer->fetcher->lock);

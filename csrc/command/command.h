@@ -68,9 +68,11 @@ struct command {
     struct list park_link; /* in device->park.waiting, until admitted */
     struct range_lock_holder range;
     struct upper_waiter upper_waiter;
-    struct image *room_image; /* referenced: in whose upper it waits, or waited, for room; else NULL */
-    struct list link;         /* in the queue or list of its state */
-    struct list in_flight;    /* in device->in_flight, from the queue to done */
+    struct image *room_image;     /* referenced: in whose upper it waits, or waited, for room; else NULL */
+    struct list link;             /* in the queue or list of its state */
+    struct list in_flight;        /* in device->in_flight, from the queue to done */
+    struct provenance provenance; /* of what it has read */
+    uint64_t took_ns;             /* for the statistics; 0: it was refused */
     uint64_t submitted_ns;
     uint64_t deadline_ns;
     uint64_t resume_ns; /* paused: when to run again */

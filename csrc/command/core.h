@@ -53,5 +53,6 @@ struct image *device_image(struct device *device);
 struct image *device_take_image(struct device *device); /* with a reference for the caller */
 const char *device_name(const struct device *device);
 void device_stats(struct device *device, struct obd_device_stats *stats);
+void device_latency(struct device *device, struct obd_latency *out); /* see obd_device_latency */
 
 #endif

@@ -151,16 +151,6 @@ const char *device_name(const struct device *device)
     return device->name;
 }
 
-static void add_shard(const struct shard *shard, struct obd_device_stats *stats)
-{
-    for (unsigned i = 0; i < OBD_NR_COMMAND_KINDS; i++) {
-        stats->nr_commands[i] += atomic_load_explicit(&shard->nr_commands[i], memory_order_relaxed);
-        stats->nr_bytes[i] += atomic_load_explicit(&shard->nr_bytes[i], memory_order_relaxed);
-    }
-    for (unsigned i = 0; i < OBD_NR_STATUS; i++)
-        stats->nr_errors[i] += atomic_load_explicit(&shard->nr_errors[i], memory_order_relaxed);
-}
-
 static uint64_t oldest_ms(const struct device *device)
 {
     uint64_t now = clock_now_ns(), oldest = now;
@@ -174,7 +164,7 @@ void device_stats(struct device *device, struct obd_device_stats *stats)
 {
     memset(stats, 0, sizeof *stats);
     for (unsigned i = 0; i < NR_SHARDS; i++)
-        add_shard(&device->shards[i], stats);
+        shard_add(&device->shards[i], stats);
     pthread_mutex_lock(&device->lock);
     stats->nr_in_flight = device->nr_in_flight;
     stats->nr_parked = device->nr_parked;
@@ -184,4 +174,11 @@ void device_stats(struct device *device, struct obd_device_stats *stats)
     pthread_mutex_lock(&device->core->park.lock);
     stats->parked_bytes = device->park.bytes;
     pthread_mutex_unlock(&device->core->park.lock);
+}
+
+void device_latency(struct device *device, struct obd_latency *out)
+{
+    memset(out, 0, OBD_NR_COMMAND_KINDS * OBD_NR_LATENCY_CLASSES * sizeof *out);
+    for (unsigned i = 0; i < NR_SHARDS; i++)
+        shard_add_latency(&device->shards[i], out);
 }

@@ -44,6 +44,8 @@ void command_finish(struct command *command, enum obd_status status)
         range_lock_release(&device->ranges, &command->range);
     command_leave_room(command);
     park_release(command);
+    command->provenance = command->demand.provenance;
+    command->took_ns = clock_now_ns() - command->submitted_ns;
     demand_destroy(&command->demand);
     if (status != OBD_OK)
         status_set(status, "%s", text); /* sources that were asked just now may have said something else */

@@ -39,6 +39,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "command/core.h"
 
 #define NR_SHARDS 16
@@ -142,13 +143,25 @@ void flusher_append(struct command *command);
 /* One thread's share of the counters, on cache lines of its own, so that threads
  * that read side by side do not slow each other. */
 struct shard {
-    _Alignas(64) _Atomic uint64_t nr_commands[OBD_NR_COMMAND_KINDS];
-    _Atomic uint64_t nr_bytes[OBD_NR_COMMAND_KINDS];
+    _Alignas(64) _Atomic uint64_t nr_bytes[OBD_NR_COMMAND_KINDS];
+    _Atomic uint64_t nr_bytes_from[OBD_NR_PROVENANCES];
     _Atomic uint64_t nr_errors[OBD_NR_STATUS];
+    struct histogram latency[OBD_NR_COMMAND_KINDS][OBD_NR_LATENCY_CLASSES]; /* of all commands: their number, too */
+    struct sampler {
+        atomic_uint nr_left;      /* to be carried out at once before the next that is timed */
+        _Atomic uint64_t last_ns; /* how long the last took that was */
+    } samplers[OBD_NR_COMMAND_KINDS];
 };
 
 struct shard *shard_of_thread(struct device *device);
 void shard_count(struct shard *shard, const struct command *command);
+void shard_add(const struct shard *shard, struct obd_device_stats *stats); /* adds what it has counted */
+void shard_add_latency(const struct shard *shard, struct obd_latency *out);
+
+/* A command is about to be carried out at once: 0, or the time, when it shall be timed. */
+uint64_t sampler_begin(struct sampler *sampler);
+/* It was; returns how long that is taken to have been. */
+uint64_t sampler_end(struct sampler *sampler, uint64_t began_ns);
 
 /* ---- core.c, device.c ----------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* submit: the way of a command into the core.
  *
  * The short way: a read that a front may run on its own thread touches no lock that
- * another reader takes, allocates nothing and reads no clock.  On a read-only image,
+ * another reader takes, allocates nothing and mostly reads no clock.  On a read-only image,
  * where ranges need no lock, its only shared writes are to the thread's own shard.
  * When its bytes are not at hand it goes the long way like every other command.
  *
@@ -77,6 +77,7 @@ static enum obd_status try_read(struct command *command)
     const struct read_context context = {.nowait = true, .demand = &demand};
     struct iov_cursor cursor = iov_cursor_at(command->iov, command->nr_iov);
     enum obd_status status = image_read(device_image(device), &context, &cursor, command->length, command->offset);
+    command->provenance = demand.provenance;
     demand_destroy(&demand); /* a worker will collect the misses again */
     if (!device->is_read_only)
         range_lock_release(&device->ranges, &command->range);
@@ -109,9 +110,12 @@ static enum obd_status try_now(struct command *command)
 /* True: it is done, and its front's again. */
 static bool run_inline(struct command *command)
 {
+    struct sampler *sampler = &shard_of_thread(command->device)->samplers[command->kind];
+    uint64_t began_ns = sampler_begin(sampler);
     enum obd_status status = try_now(command);
     if (status == OBD_E_AGAIN || status == OBD_E_MISS)
         return false;
+    command->took_ns = sampler_end(sampler, began_ns);
     command_end_at_once(command, status);
     return true;
 }
@@ -172,6 +176,8 @@ void command_submit(struct device *device, struct command *command, bool may_run
 {
     command->device = device;
     command->miscompare_offset = 0;
+    command->provenance = (struct provenance){0};
+    command->took_ns = 0;
     enum obd_status status = check_command(command);
     if (status != OBD_OK || is_nothing(command))
         command_end_at_once(command, status);

@@ -37,6 +37,7 @@ struct reader {
 static enum obd_status read_lower(struct reader *reader, const struct run *run, struct iov_cursor *cursor)
 {
     struct layer *layer = reader->image->lowers[run->lower];
+    provenance_expect(&reader->context->demand->provenance, OBD_FROM_LAYER);
     enum obd_status status = source_read(layer->source, reader->context, cursor, run->length, run->place);
     if (status == OBD_E_MISS) {
         reader->has_missed = true;
@@ -53,6 +54,7 @@ static enum obd_status read_run(struct reader *reader, const struct run *run, st
         return read_lower(reader, run, cursor);
     if (reader->has_missed)
         return OBD_OK; /* what is at hand now would only be read twice */
+    provenance_expect(&reader->context->demand->provenance, run->kind == RUN_ZERO ? OBD_FROM_ZEROS : OBD_FROM_UPPER);
     if (run->kind == RUN_ZERO) {
         iov_cursor_zero(cursor, run->length);
         return OBD_OK;
@@ -68,8 +70,10 @@ static enum obd_status deliver(struct reader *reader)
         return OBD_OK;
     struct iov_cursor cursor = *reader->cursor; /* a miss leaves it anywhere */
     enum obd_status status = read_run(reader, &run, &cursor);
-    if (status == OBD_OK)
+    if (status == OBD_OK) {
         iov_cursor_advance(reader->cursor, run.length);
+        provenance_count(&reader->context->demand->provenance, run.length);
+    }
     return status;
 }
 
@@ -151,6 +155,7 @@ enum obd_status image_read(struct image *image, const struct read_context *conte
 {
     assert(is_aligned(offset | length, SECTOR_SIZE) && range_is_inside(offset, length, image->virtual_size));
     struct reader reader = {.image = image, .context = context, .cursor = cursor};
+    provenance_begin(&context->demand->provenance);
     uint64_t begin = offset >> SECTOR_SHIFT, end = (offset + length) >> SECTOR_SHIFT;
     enum obd_status status = image->upper == NULL ? walk_lowers(&reader, begin, end) : walk_upper(&reader, begin, end);
     if (status == OBD_OK)

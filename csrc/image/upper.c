@@ -336,6 +336,10 @@ void upper_stats(struct upper *upper, struct obd_upper_stats *stats)
     if (upper->is_sparse)
         stats->log_bytes = upper_sparse_bytes(upper);
     pthread_mutex_lock(&upper->map_lock);
+    if (upper->journal != NULL) {
+        stats->nr_journal_slots = journal_nr_slots(upper->journal);
+        stats->nr_journal_used = stats->nr_journal_slots - journal_nr_free(upper->journal);
+    }
     stats->unflushed_bytes = upper->unflushed_bytes;
     stats->replayed = upper->replayed;
     stats->is_failed = upper->is_failed;

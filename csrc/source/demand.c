@@ -46,6 +46,7 @@ static bool is_noted(const struct demand *demand, const struct source *source, u
 
 enum obd_status demand_add(struct demand *demand, struct source *source, uint64_t chunk, uint32_t bytes)
 {
+    demand->provenance.has_missed = true;
     if (is_noted(demand, source, chunk))
         return OBD_E_MISS;
     struct miss *miss = calloc(1, sizeof *miss);
@@ -57,6 +58,16 @@ enum obd_status demand_add(struct demand *demand, struct source *source, uint64_
     list_append(&demand->misses, &miss->link);
     demand->bytes += bytes;
     return OBD_E_MISS;
+}
+
+bool demand_has_brought(const struct demand *demand, const struct source *source, uint64_t first, uint64_t last)
+{
+    for (const struct list *link = demand->misses.next; link != &demand->misses; link = link->next) {
+        const struct miss *miss = MISS_OF(link);
+        if (miss->source == source && miss->is_pinned && miss->chunk >= first && miss->chunk <= last)
+            return true;
+    }
+    return false;
 }
 
 /* Under the lock, which it drops; calls ready when this was the last. */

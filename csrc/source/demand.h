@@ -35,6 +35,7 @@
 
 #include "base/list.h"
 #include "base/status.h"
+#include "source/provenance.h"
 
 struct source;
 struct demand;
@@ -59,6 +60,7 @@ struct demand {
     uint64_t deadline_ns;                 /* set by the owner: until when it waits; a source that fails sooner
                                              can still say why.  NEVER_NS from demand_init. */
     bool is_background;                   /* set by the owner: everybody else goes first */
+    struct provenance provenance;         /* of what is read with it; the owner's, as misses are */
     void (*ready)(struct demand *demand); /* set by the owner; called with no lock held */
 
     pthread_mutex_t lock; /* guards what follows */
@@ -75,6 +77,9 @@ void demand_destroy(struct demand *demand); /* must not be waiting */
 /* Called by a source while collecting; a chunk that is there and not yet asked
  * for is not added twice. OBD_E_MISS normally, OBD_E_NO_MEMORY when it cannot be added. */
 enum obd_status demand_add(struct demand *demand, struct source *source, uint64_t chunk, uint32_t bytes);
+
+/* Whether one of the chunks [first, last] of source was asked for and has come. */
+bool demand_has_brought(const struct demand *demand, const struct source *source, uint64_t first, uint64_t last);
 
 /* The owner is resolved to start: from here on demand_hold() works and ready is
  * sure to come.  demand_start() must follow, and begins by itself otherwise. */

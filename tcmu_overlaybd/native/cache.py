@@ -15,7 +15,7 @@ from tcmu_overlaybd.native.source import Source
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """See struct obd_cache_stats; the last three count chunks."""
+    """See struct obd_cache_stats; the last five count chunks."""
 
     limit_bytes: int
     used_bytes: int
@@ -23,6 +23,8 @@ class CacheStats:
     evicted: int
     damaged: int
     not_kept: int
+    hits: int
+    misses: int
 
 
 class Cache(Handle):
@@ -50,6 +52,8 @@ class Cache(Handle):
             stats.nr_evicted,
             stats.nr_damaged,
             stats.nr_not_kept,
+            stats.nr_hits,
+            stats.nr_misses,
         )
 
 

@@ -31,12 +31,44 @@ class OnTimeout(IntEnum):
     FREEZE = lib.OBD_ON_TIMEOUT_FREEZE  # it has none
 
 
+class Provenance(IntEnum):
+    """Where the bytes of a read came from, the furthest last; see enum obd_provenance."""
+
+    ZEROS = lib.OBD_FROM_ZEROS
+    UPPER = lib.OBD_FROM_UPPER
+    LAYER = lib.OBD_FROM_LAYER
+    DOWNLOAD = lib.OBD_FROM_DOWNLOAD
+    CACHE = lib.OBD_FROM_CACHE
+    REGISTRY = lib.OBD_FROM_REGISTRY
+
+
+class LatencyClass(IntEnum):
+    """What a command had to wait for; see enum obd_latency_class."""
+
+    LOCAL = lib.OBD_LATENCY_LOCAL
+    CACHE = lib.OBD_LATENCY_CACHE
+    REGISTRY = lib.OBD_LATENCY_REGISTRY
+
+
+# Upper bounds of the buckets in seconds; the last has none.
+LATENCY_BOUNDS_S = tuple((lib.OBD_LATENCY_FIRST_NS << i) / 1e9 for i in range(lib.OBD_NR_LATENCY_BUCKETS - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long commands took; see struct obd_latency."""
+
+    counts: tuple[int, ...]  # by bucket, each for itself; one more than there are bounds
+    sum_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceStats:
     """See struct obd_device_stats; commands and bytes that are done, by kind in lower case."""
 
     commands: dict[str, int]
     bytes: dict[str, int]
+    bytes_from: dict[str, int]  # of reads, by provenance in lower case
     errors: dict[str, int]  # by the word for the status; only those that happened
     in_flight: int
     parked: int
@@ -132,6 +164,7 @@ class Device(Handle):
         return DeviceStats(
             commands={kind.name.lower(): out.nr_commands[kind] for kind in CommandKind},
             bytes={kind.name.lower(): out.nr_bytes[kind] for kind in CommandKind},
+            bytes_from={place.name.lower(): out.nr_bytes_from[place] for place in Provenance},
             errors={status_name(i): nr for i, nr in enumerate(out.nr_errors) if nr},
             in_flight=out.nr_in_flight,
             parked=out.nr_parked,
@@ -139,3 +172,14 @@ class Device(Handle):
             oldest_ms=out.oldest_ms,
             parks=out.nr_parks,
         )
+
+    def latency(self) -> dict[tuple[CommandKind, LatencyClass], Latency]:
+        """Of what has been carried out, by kind and class: only where there is any."""
+        out = ffi.new("struct obd_latency[]", len(CommandKind) * len(LatencyClass))
+        lib.obd_device_latency(self.handle, out)
+        pairs = [(kind, latency_class) for kind in CommandKind for latency_class in LatencyClass]
+        return {
+            pair: Latency(tuple(latency.nr), latency.sum_ns / 1e9)
+            for pair, latency in zip(pairs, out, strict=True)
+            if any(latency.nr)
+        }

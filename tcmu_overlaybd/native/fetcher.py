@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Self
 
 from tcmu_overlaybd.errors import MissingError, OverlayBDError, TimeoutExpiredError
-from tcmu_overlaybd.native._binding import check, ffi, lib, status_of
+from tcmu_overlaybd.native._binding import check, ffi, lib, status_name, status_of
 from tcmu_overlaybd.native.handle import Handle, opened
 
 
@@ -42,6 +42,24 @@ class Resolution:
     url: str = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     valid_ms: int = 0  # asked for anew after so long; 0: when it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class HostTraffic:
+    """See struct obd_host_traffic."""
+
+    requests: int
+    fetched_bytes: int
+    refused: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetcherStats:
+    """Since the fetcher was opened, of all its origins."""
+
+    hosts: dict[str, HostTraffic]  # by NAME:PORT; "": all beyond the first 16
+    errors: dict[str, int]  # chunks that did not come, by the word for the status; only those that happened
 
 
 class Fetcher(Handle):
@@ -104,6 +122,17 @@ class Fetcher(Handle):
         """What waits for the origin ends with error; later reads ask again."""
         text = str(error).encode()
         _unless_closed(lib.obd_resolve_fail(self.handle, origin_id, status_of(error), text))
+
+    def stats(self) -> FetcherStats:
+        out = ffi.new("struct obd_fetcher_stats *")
+        lib.obd_fetcher_stats(self.handle, out)
+        hosts = {
+            ffi.string(row.host).decode(errors="replace"): HostTraffic(
+                row.nr_requests, row.fetched_bytes, row.nr_refused, row.nr_failed
+            )
+            for row in out.hosts[0 : out.nr_hosts]
+        }
+        return FetcherStats(hosts, {status_name(i): nr for i, nr in enumerate(out.nr_errors) if nr})
 
     def close_questions(self) -> None:
         """Ends the threads in ``next_question``: call it, join them, then close the fetcher."""

@@ -44,6 +44,8 @@ class UpperStats:
     """See struct obd_upper_stats."""
 
     nr_segments: int
+    nr_journal_slots: int  # 0: it has no journal
+    nr_journal_used: int
     log_bytes: int
     live_bytes: int
     unflushed_bytes: int

@@ -27,7 +27,8 @@ struct blob {
     unsigned nr_pins[FAKE_MAX_CHUNKS];
     unsigned nr_stored, nr_kept; /* kept: present now */
     unsigned nr_openings;
-    unsigned limit; /* chunks */
+    _Atomic uint64_t nr_hits, nr_misses; /* chunks */
+    unsigned limit;                      /* chunks */
 };
 
 struct cache {
@@ -110,6 +111,16 @@ bool blob_is_present(const struct blob *blob, uint64_t chunk)
     bool is = blob->is_present[chunk];
     pthread_mutex_unlock(&locked->lock);
     return is;
+}
+
+void blob_count_hits(struct blob *blob, uint64_t nr_chunks)
+{
+    blob->nr_hits += nr_chunks;
+}
+
+void blob_count_miss(struct blob *blob)
+{
+    blob->nr_misses++;
 }
 
 uint64_t blob_present_bytes(struct blob *blob)

@@ -19,6 +19,7 @@ TEST(a_cold_read_of_several_chunks_is_one_request_and_a_warm_one_none)
     CHECK(fixture.peer.nr_requests == 1);
     CHECK_OK(cached_source_stats(source, &stats));
     CHECK(stats.fetched_bytes == 7 * CHUNK && stats.nr_requests == 1 && stats.cached_bytes == 5 * CHUNK + 3);
+    CHECK(cache.blob.nr_misses == 7 && cache.blob.nr_hits == 7);
     close_cached(source);
 }
 
@@ -61,6 +62,7 @@ TEST(a_chunk_that_came_is_pinned_until_released)
     fake_forget(&cache);
     CHECK_OK(try_read(&reader, source, 2 * CHUNK, 0));
     check_bytes(reader.buffer, 2 * CHUNK, 0);
+    CHECK(reader.demand.provenance.has_missed && reader.demand.provenance.piece == OBD_FROM_REGISTRY);
     reader_destroy(&reader); /* and fake_cache_destroy sees that no pin is left */
     close_cached(source);
 }

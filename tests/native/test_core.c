@@ -159,6 +159,69 @@ TEST(test_core_failed_sync_reaches_the_flush_and_the_close)
     core_close(core);
 }
 
+TEST(test_core_says_where_the_bytes_of_a_read_came_from)
+{
+    struct core *core = core_make(2, 0);
+    struct disk disk = disk_make(core, (struct disk_params){.has_upper = true});
+    static struct sector sectors[16];
+    CHECK_OK(run(&disk, OBD_COMMAND_WRITE, 0, 4, sectors));
+    CHECK_OK(run(&disk, OBD_COMMAND_DISCARD, 4, 2, NULL));
+    CHECK_OK(run(&disk, OBD_COMMAND_READ, 0, 16, sectors));                  /* carried out at once */
+    CHECK_OK(finish(submit(&disk, OBD_COMMAND_READ, 0, 16, sectors)));       /* and by a worker */
+    CHECK(run(&disk, OBD_COMMAND_READ, DISK_SECTORS, 1, sectors) != OBD_OK); /* moves nothing */
+    struct obd_device_stats stats = idle_stats_of(&disk);
+    static const uint64_t from[OBD_NR_PROVENANCES] = {2 * 2 * 512, 2 * 4 * 512, 2 * 10 * 512};
+    CHECK(memcmp(stats.nr_bytes_from, from, sizeof from) == 0);
+    CHECK(stats.nr_bytes[OBD_COMMAND_READ] == 2 * 16 * 512);
+    disk_drop(&disk);
+    core_close(core);
+}
+
+static struct obd_latency latency_of(struct disk *disk, enum obd_command_kind kind, enum obd_latency_class class)
+{
+    struct obd_latency all[OBD_NR_COMMAND_KINDS * OBD_NR_LATENCY_CLASSES];
+    device_latency(disk->device, all);
+    return all[kind * OBD_NR_LATENCY_CLASSES + class];
+}
+
+static uint64_t nr_in(const struct obd_latency *latency, unsigned first_bucket)
+{
+    uint64_t nr = 0;
+    for (unsigned i = first_bucket; i < OBD_NR_LATENCY_BUCKETS; i++)
+        nr += latency->nr[i];
+    return nr;
+}
+
+TEST(test_core_latency_of_a_parked_read_is_of_its_own_class_and_has_its_wait)
+{
+    struct core *core = core_make(2, 0);
+    struct disk disk = disk_make(core, (struct disk_params){.is_slow = true, .slow_ms = 40, .keep_ms = NEVER_MS});
+    struct sector sector;
+    CHECK_OK(run(&disk, OBD_COMMAND_READ, 0, 1, &sector));
+    CHECK_OK(run(&disk, OBD_COMMAND_READ, 0, 1, &sector));
+    struct obd_latency parked = latency_of(&disk, OBD_COMMAND_READ, OBD_LATENCY_REGISTRY);
+    struct obd_latency local = latency_of(&disk, OBD_COMMAND_READ, OBD_LATENCY_LOCAL);
+    CHECK(nr_in(&parked, 0) == 1 && nr_in(&parked, 12) == 1); /* more than 16 ms */
+    CHECK(parked.sum_ns >= 40 * NS_PER_MS && nr_in(&local, 0) == 1);
+    disk_drop(&disk);
+    core_close(core);
+}
+
+TEST(test_core_latency_counts_every_command_though_few_are_timed)
+{
+    enum { NR = 1000 };
+    struct core *core = core_make(2, 0);
+    struct disk disk = disk_make(core, (struct disk_params){0});
+    struct sector sector;
+    for (int i = 0; i < NR; i++)
+        CHECK_OK(run(&disk, OBD_COMMAND_READ, 0, 1, &sector));
+    struct obd_latency local = latency_of(&disk, OBD_COMMAND_READ, OBD_LATENCY_LOCAL);
+    CHECK(nr_in(&local, 0) == NR && local.sum_ns > 0);
+    CHECK(stats_of(&disk).nr_commands[OBD_COMMAND_READ] == NR);
+    disk_drop(&disk);
+    core_close(core);
+}
+
 TEST(test_core_stats_count_every_kind)
 {
     struct core *core = core_make(2, 0);
@@ -175,6 +238,7 @@ TEST(test_core_stats_count_every_kind)
     static const uint64_t bytes[OBD_NR_COMMAND_KINDS] = {12 * 512, 4096, 4096, 0, 4096};
     CHECK(memcmp(stats.nr_commands, nr, sizeof nr) == 0);
     CHECK(memcmp(stats.nr_bytes, bytes, sizeof bytes) == 0);
+    CHECK(stats.nr_bytes_from[OBD_FROM_LAYER] == 12 * 512);
     disk_drop(&disk);
     core_close(core);
 }
@@ -366,7 +430,10 @@ TEST_MAIN(T(test_core_read_gives_the_sectors_of_the_layer), T(test_core_refuses_
           T(test_core_read_only_image_refuses_writes_and_has_nothing_to_flush),
           T(test_core_write_discard_and_flush_are_seen_after_reopening), T(test_core_verify_compares_and_says_where),
           T(test_core_fua_write_is_counted_as_a_write_and_flushes),
-          T(test_core_failed_sync_reaches_the_flush_and_the_close), T(test_core_stats_count_every_kind),
+          T(test_core_failed_sync_reaches_the_flush_and_the_close),
+          T(test_core_says_where_the_bytes_of_a_read_came_from),
+          T(test_core_latency_of_a_parked_read_is_of_its_own_class_and_has_its_wait),
+          T(test_core_latency_counts_every_command_though_few_are_timed), T(test_core_stats_count_every_kind),
           T(test_core_read_loop_reads_with_several_threads),
           T(test_core_overlapping_commands_of_many_threads_agree_with_a_model),
           T(test_core_overlapping_commands_agree_when_data_comes_late),

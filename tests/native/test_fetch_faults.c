@@ -52,11 +52,24 @@ static void fail_of(struct act act, const char *reason)
 
 /* ---- what passes ------------------------------------------------------------------- */
 
+/* The one host there is has these numbers. */
+static void check_traffic(const struct obd_host_traffic *expected)
+{
+    struct obd_fetcher_stats stats;
+    fetcher_stats(fixture.fetcher, &stats);
+    CHECK(stats.nr_hosts == 2);
+    const struct obd_host_traffic *host = &stats.hosts[1];
+    CHECK(strncmp(host->host, "127.0.0.1:", 10) == 0 && host->nr_requests == expected->nr_requests);
+    CHECK(host->fetched_bytes == expected->fetched_bytes);
+    CHECK(host->nr_refused == expected->nr_refused && host->nr_failed == expected->nr_failed);
+}
+
 TEST(busy_answers_are_tried_again)
 {
     static const unsigned statuses[] = {429, 408, 500, 502, 503, 504};
     for (unsigned i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
         come_right_after((struct act){ACT_STATUS, .status = statuses[i]});
+        check_traffic(&(struct obd_host_traffic){.nr_requests = 2, .fetched_bytes = 4 * CHUNK, .nr_failed = 1});
         close_after(2, 1);
     }
 }
@@ -196,6 +209,7 @@ TEST(a_refusal_asks_for_another_resolution)
             (struct act){ACT_STATUS, .status = statuses[i], .headers = "WWW-Authenticate: Bearer realm=\"r\"\r\n"});
         CHECK(fixture.last.reason == OBD_RESOLVE_REFUSED && fixture.last.http_status == statuses[i]);
         CHECK(strcmp(fixture.last.www_authenticate, "Bearer realm=\"r\"") == 0);
+        check_traffic(&(struct obd_host_traffic){.nr_requests = 2, .fetched_bytes = 4 * CHUNK, .nr_refused = 1});
         close_after(2, 2);
     }
 }
