@@ -6,23 +6,28 @@ SIGHUP, or when the command of ``--run`` ends, whose exit code is then its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
 from tcmu_overlaybd.cli.interrupt import interruptible
-from tcmu_overlaybd.cli.options import PROGRAM, log, on_timeout_option, verbosity
+from tcmu_overlaybd.cli.options import PROGRAM, log, on_timeout_option, set_level, verbosity
 from tcmu_overlaybd.cli.stop_signals import StopSignals
 from tcmu_overlaybd.cli.store import open_store
 from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.logs import LogPump
+from tcmu_overlaybd.daemon.metrics_server import MetricsServer, parse_address
 from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.logs.output import limit
+from tcmu_overlaybd.metrics.exposition import Exposition
 from tcmu_overlaybd.native import testing
 from tcmu_overlaybd.native.core import OnTimeout
+from tcmu_overlaybd.nbd.readings import NbdReadings
 from tcmu_overlaybd.nbd.service import serve_image
 from tcmu_overlaybd.nbd.socket_folder import socket_folder
 
@@ -52,6 +57,7 @@ COMMAND_GRACE_SECONDS = 5.0  # for the command of --run after SIGTERM
     help="Seconds that a read waits for missing data. [default: 20]",
 )
 @on_timeout_option
+@click.option("--metrics", metavar="ADDRESS:PORT", help="Serve metrics at http://ADDRESS:PORT/metrics.")
 @verbosity
 def nbd(
     *,
@@ -65,6 +71,7 @@ def nbd(
     command: str | None,
     timeout: float,
     on_timeout: str,
+    metrics: str | None,
 ) -> int:
     """Serve SOURCE as NBD on a unix socket; print its URI when ready.
 
@@ -72,6 +79,7 @@ def nbd(
     configuration, a folder of one, or layer files, lowest first.
     """
     testing.arm_from_environment()
+    limit_log()
     policy = OnTimeout[on_timeout.upper()] if on_timeout else OnTimeout.ERROR
     with LogPump(), StopSignals() as signals, socket_at(socket_path) as path, open_store() as store:
         with signals.interrupting(), interruptible():  # a registry may be slow, or dead
@@ -87,12 +95,32 @@ def nbd(
             )
         if writable and opened.image.is_read_only:
             log.warning("%s: its upper has failed; what was flushed last is served, read-only", opened.name)
-        with serve_image(opened, path, io_timeout_ms=int(timeout * 1000), on_timeout=policy) as server:
+        with (
+            serve_image(opened, path, io_timeout_ms=int(timeout * 1000), on_timeout=policy) as server,
+            metrics_at(metrics, NbdReadings(opened, server.device, store)),
+        ):
             if command is not None:
                 return run_command(command, server.uri, signals)
             click.echo(server.uri)
             signals.wait()
     return 0
+
+
+def limit_log() -> None:
+    """It may run for days, beside a registry that is gone."""
+    if log.level == logging.NOTSET:
+        set_level(logging.WARNING)
+    limit(log)
+
+
+@contextmanager
+def metrics_at(address: str | None, readings: NbdReadings) -> Iterator[None]:
+    """While the context lasts readings are served at address, if there is one."""
+    with ExitStack() as stack:
+        if address is not None:
+            stack.enter_context(MetricsServer(parse_address(address), Exposition(readings)))
+        stack.enter_context(readings)
+        yield
 
 
 @contextmanager

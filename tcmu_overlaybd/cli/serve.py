@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from tcmu_overlaybd.cli.device import daemon_socket
 from tcmu_overlaybd.cli.options import log, set_level, verbosity
 from tcmu_overlaybd.cli.store import CONFIG_VARIABLE
-from tcmu_overlaybd.config.service_config import ServiceConfig, load_service_config
+from tcmu_overlaybd.config.service_config import LogFormat, ServiceConfig, load_service_config
 from tcmu_overlaybd.daemon.folders import Folders
+from tcmu_overlaybd.logs.output import install
 
 # Levels as the reference counts them in its configuration.
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command()
@@ -28,29 +29,38 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     envvar=CONFIG_VARIABLE,
     help=f"overlaybd.json of the service (also ${CONFIG_VARIABLE}).",
 )
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="How the log is written. [default: text]"
+)
+@click.option(
+    "--metrics", metavar="ADDRESS:PORT", help="Serve metrics there, too: http://ADDRESS:PORT/metrics."
+)
 @daemon_socket
 @verbosity
-def serve(*, config_path: Path | None, socket_path: Path | None) -> None:
+def serve(
+    *, config_path: Path | None, log_format: LogFormat | None, metrics: str | None, socket_path: Path | None
+) -> None:
     """Run the daemon in the foreground. It ends, in order, at SIGTERM or Ctrl-C."""
     from tcmu_overlaybd.daemon import service
+    from tcmu_overlaybd.daemon.metrics_server import parse_address
     from tcmu_overlaybd.native import testing
 
     config = load_service_config(config_path) if config_path is not None else ServiceConfig()
+    if log_format is not None:
+        log_config = replace(config.log_config, log_format=log_format)
+        config = replace(config, log_config=log_config)
+    if metrics is not None:
+        config = replace(config, exporter_config=parse_address(metrics))
     start_log(config)
     testing.arm_from_environment()
     end_at_once(0 if service.serve(Folders.choose(), config, socket_path) else 1)
 
 
 def start_log(config: ServiceConfig) -> None:
-    """To stderr, or to the file that the configuration names; -v and -q have been heard already."""
+    """As the configuration says; -v and -q have been heard already."""
     if log.level == logging.NOTSET:
         set_level(LEVELS[config.log.log_level])
-    handler: logging.Handler = logging.StreamHandler()
-    if config.log.log_path:
-        handler = logging.FileHandler(config.log.log_path)
-    handler.setFormatter(logging.Formatter(FORMAT))
-    log.handlers[:] = [handler]
-    log.propagate = False
+    install(log, config.log)
 
 
 def end_at_once(code: int) -> None:

@@ -16,15 +16,43 @@ import msgspec
 from tcmu_overlaybd.config.download_config import DownloadConfig
 from tcmu_overlaybd.config.json_file import read_json
 
+LogFormat = Literal["text", "json"]
 Level = Annotated[int, msgspec.Meta(ge=0, le=3)]
 # What becomes of a command whose data does not come in time: it fails, is asked for again,
 # or waits for as long as it takes.
 OnTimeout = Literal["error", "retry", "freeze"]
 
 
-class LogConfig(msgspec.Struct, frozen=True, rename="camel"):
+class LogConfig(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "log_level": "logLevel",
+        "log_path": "logPath",
+        "log_size_mb": "logSizeMB",
+        "log_rotate_num": "logRotateNum",
+        "log_format": "logFormat",
+    },
+):
+    """A file that has grown to log_size_mb MiB is renamed; log_rotate_num such are kept.
+
+    log_format is ours.
+    """
+
     log_level: Level = 1
     log_path: str = ""
+    log_size_mb: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10
+    log_rotate_num: Annotated[int, msgspec.Meta(ge=1, le=30)] = 3
+    log_format: LogFormat = "text"
+
+
+class ExporterConfig(msgspec.Struct, frozen=True, rename="camel"):
+    """Metrics on a TCP port.  address is ours: the reference listens on all of them."""
+
+    enable: bool = False
+    uri_prefix: str = "/metrics"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 9863  # 0: any that is free
+    address: str = "127.0.0.1"
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -96,13 +124,16 @@ class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     credential_config: CredentialConfig = CredentialConfig()
     download: DownloadConfig = DownloadConfig()
     service_config: SnapshotApiConfig = SnapshotApiConfig()
+    exporter_config: ExporterConfig = ExporterConfig()
     insecure_registries: tuple[str, ...] = ()
     user_agent: str = ""
 
     @property
     def log(self) -> LogConfig:
-        """The pair that counts: logConfig when it has a path, else the old keys."""
-        return self.log_config if self.log_config.log_path else LogConfig(self.log_level, self.log_path)
+        """Level and path that count: logConfig's when it has a path, else the old keys."""
+        if self.log_config.log_path:
+            return self.log_config
+        return msgspec.structs.replace(self.log_config, log_level=self.log_level, log_path=self.log_path)
 
     @property
     def cache_size_gb(self) -> int:

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from tcmu_overlaybd.config.decoding import decode_json
+from tcmu_overlaybd.daemon.bounded_threads import BoundedThreads
 from tcmu_overlaybd.daemon.messages import (
     AttachRequest,
     CacheStatus,
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
 REQUEST_TIMEOUT_S = 10
+METRICS_PATHS = ("/metrics", "/v1/metrics")
 MAX_BODY = 1 << 20  # bytes; a list of 255 paths has some 50 KB
 MAX_PATH = 107  # bytes in sun_path, without its NUL
 
@@ -87,22 +89,27 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-class ControlServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
+class ControlServer(BoundedThreads, socketserver.BaseServer):
     """Serves an Api on a listening socket, which it takes, from threads of its own."""
 
-    daemon_threads = True
-    block_on_close = False
+    what = "control"
+    max_connections = MAX_CONNECTIONS
 
     def __init__(
-        self, listener: socket.socket, api: Api, snapshot_api: Callable[[str], Answer] | None = None
+        self,
+        listener: socket.socket,
+        api: Api,
+        snapshot_api: Callable[[str], Answer] | None = None,
+        metrics: Callable[[str], tuple[str, bytes]] | None = None,
     ) -> None:
-        """snapshot_api: answers what is asked of the reference's API, if that is wanted."""
+        """snapshot_api: answers what is asked of the reference's API, if that is wanted.
+        metrics: content type and body for an Accept header."""
         super().__init__(listener.getsockname(), ControlHandler)
         self.api = api
+        self.metrics = metrics
         self.snapshot_api = snapshot_api
         self.path = str(listener.getsockname())
         self._listener = listener
-        self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._thread = threading.Thread(target=self.serve_forever, name="control", daemon=True)
 
     def start(self) -> None:
@@ -120,24 +127,6 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.BaseServer):
     def get_request(self) -> tuple[socket.socket, str]:
         connection, _ = self._listener.accept()
         return connection, peer_of(connection)
-
-    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002
-        if self._room.acquire(blocking=False):
-            return True
-        logger.warning("control: %s refused: %d connections are open", client_address, MAX_CONNECTIONS)
-        return False
-
-    def process_request_thread(self, request: object, client_address: object) -> None:
-        try:
-            super().process_request_thread(cast(socket.socket, request), client_address)
-        finally:
-            self._room.release()
-
-    def shutdown_request(self, request: object) -> None:
-        cast(socket.socket, request).close()
-
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        logger.exception("control: a connection of %s failed", client_address)
 
 
 def peer_of(connection: socket.socket) -> str:
@@ -171,6 +160,10 @@ class ControlHandler(BaseHTTPRequestHandler):
         if snapshot_api is not None and self.path.startswith(PREFIX):
             self._answer_as_reference(snapshot_api(self.path))
             return
+        if method == "GET" and self.path in METRICS_PATHS and self.server.metrics is not None:
+            content_type, body = self.server.metrics(self.headers.get("Accept", ""))
+            self._send_body(HTTPStatus.OK, content_type, body)
+            return
         try:
             result = self._route(method)
         except OverlayBDError as error:
@@ -197,9 +190,11 @@ class ControlHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(length))
 
     def _send(self, status: HTTPStatus, value: msgspec.Struct) -> None:
-        body = msgspec.json.encode(value)
+        self._send_body(status, "application/json", msgspec.json.encode(value))
+
+    def _send_body(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

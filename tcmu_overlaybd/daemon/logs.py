@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from tcmu_overlaybd.logs.counts import counts
+from tcmu_overlaybd.logs.output import say_what_was_kept_back
 from tcmu_overlaybd.native.process import LogRecord, close_log, next_log_record
 
 logger = logging.getLogger("tcmu_overlaybd.native")
@@ -39,9 +41,11 @@ class LogPump:
                 return
             if record is not None:
                 _emit(record)
+            say_what_was_kept_back()
 
 
 def _emit(record: LogRecord) -> None:
     if record.nr_dropped:
+        counts.lost += record.nr_dropped
         logger.warning("%d records were lost here: they came faster than they were read", record.nr_dropped)
     logger.log(LEVELS[min(record.level, len(LEVELS) - 1)], "%s", record.text)

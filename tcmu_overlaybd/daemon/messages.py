@@ -1,6 +1,7 @@
 """What goes over the control socket, version 1: JSON on both ends made from these structs.
 
 ``GET /v1/version``, ``GET /v1/devices``, ``GET /v1/devices/NAME``, ``GET /v1/cache``,
+``GET /v1/metrics`` (text, for Prometheus),
 ``POST /v1/devices`` (an ``AttachRequest``), ``POST /v1/devices/NAME/commit`` (a ``CommitRequest``),
 ``POST /v1/devices/NAME/resize`` (a ``ResizeRequest``), ``DELETE /v1/devices/NAME`` (a ``DetachRequest``).
 An answer that is no success is a ``Failure``.  Keys may be added; none changes its meaning within /v1.
@@ -245,7 +246,7 @@ class DeviceList(msgspec.Struct, frozen=True):
 
 
 class CacheStatus(msgspec.Struct, frozen=True):
-    """The daemon's cache.  Sizes in bytes; the last three count chunks since the daemon's start."""
+    """The daemon's cache.  Sizes in bytes; the last five count chunks since the daemon's start."""
 
     folder: str
     is_open: bool  # a daemon opens it with the first image that comes from a registry
@@ -255,6 +256,8 @@ class CacheStatus(msgspec.Struct, frozen=True):
     evicted: int = 0
     damaged: int = 0  # found so when read, and fetched again
     not_kept: int = 0  # served without caching: no room, or a folder that keeps nothing
+    hits: int = 0  # read by a command that did not wait for them
+    misses: int = 0  # that a command had to wait for
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from tcmu_overlaybd.image.growth import check_growth
 from tcmu_overlaybd.image.layer_writer import LayerOptions, WrittenLayer
 from tcmu_overlaybd.image.open import OpenImage
 from tcmu_overlaybd.native.core import Core, Device, DeviceStats, OnTimeout
+from tcmu_overlaybd.native.image import UpperStats
 from tcmu_overlaybd.remote.download import DownloadProgress, Downloads
 from tcmu_overlaybd.remote.store import BlobStore
 
@@ -67,14 +68,18 @@ class ServedImage:
     def stats(self) -> DeviceStats:
         return self.device.stats()
 
-    def upper_numbers(self) -> tuple[int, int]:
-        """(unflushed bytes, journal records replayed at open); zeros without an upper."""
+    def upper_stats(self) -> UpperStats | None:
+        """None without an upper."""
         try:
             with self._opened_lock:
-                stats = self.opened.image.upper_stats()
+                return self.opened.image.upper_stats()
         except MissingError:
-            return 0, 0
-        return stats.unflushed_bytes, stats.replayed
+            return None
+
+    def upper_numbers(self) -> tuple[int, int]:
+        """(unflushed bytes, journal records replayed at open); zeros without an upper."""
+        stats = self.upper_stats()
+        return (0, 0) if stats is None else (stats.unflushed_bytes, stats.replayed)
 
     def start_download(self, downloads: Downloads, store: BlobStore) -> None:
         """Its blobs become local files, some time; see daemon/download.py."""

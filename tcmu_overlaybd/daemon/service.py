@@ -29,9 +29,11 @@ from tcmu_overlaybd.daemon.devices import Devices
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.daemon.main_loop import MainLoop
+from tcmu_overlaybd.daemon.metrics_server import MetricsServer
 from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.newcomers import Newcomers
 from tcmu_overlaybd.daemon.readiness import inherited_socket, notify
+from tcmu_overlaybd.daemon.readings import DaemonReadings
 from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import State
@@ -40,6 +42,7 @@ from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
 from tcmu_overlaybd.lio import modules
 from tcmu_overlaybd.lio.config_string import SUBTYPE
 from tcmu_overlaybd.lio.own_disks import check_not_ours
+from tcmu_overlaybd.metrics.exposition import Exposition
 from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.native.hub import Hub
 from tcmu_overlaybd.native.process import guard_memory
@@ -76,7 +79,10 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         devices = Devices(resources, newcomers.pool)
         listener = inherited_socket() or listen(socket_path or folders.socket)
         snapshot_api = ReferenceApi(devices.restack) if config.service_config.enable else None
-        server = ControlServer(listener, devices, snapshot_api)
+        exposition = Exposition(DaemonReadings(resources))
+        server = ControlServer(listener, devices, snapshot_api, exposition.render)
+        if config.exporter_config.enable:
+            stack.enter_context(MetricsServer(config.exporter_config, exposition))
         try:
             hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
             devices.settle()

@@ -45,7 +45,7 @@ class Server:
         """Listens from now on; raises BusyError, UsageError or OSError when it cannot."""
         self.path = path
         self.uri = uri(path, export.name)
-        self._device = device
+        self.device = device
         self._export = export
         self._listener = listen(path)
         self._inode = path.lstat().st_ino
@@ -101,7 +101,7 @@ class Server:
 
     def _admit(self, sock: socket.socket) -> None:
         """Starts a connection's thread, or hangs up."""
-        connection = ConnectionThread(sock, self._device, self._export, self._forget)
+        connection = ConnectionThread(sock, self.device, self._export, self._forget)
         refusal = self._start(connection)
         if refusal:
             log.warning("%s: a connection is refused: %s", self.path, refusal)

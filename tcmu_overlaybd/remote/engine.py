@@ -38,11 +38,11 @@ class Engine:
         self._stand_in: tempfile.TemporaryDirectory[str] | None = None
         self.cache = self._open_cache(settings)
         try:
-            self._fetcher = Fetcher.open(**asdict(settings.transport.curl_values()))
+            self.fetcher = Fetcher.open(**asdict(settings.transport.curl_values()))
         except BaseException:
             self.cache.close()
             raise
-        self._resolver = Resolver(self._fetcher)
+        self._resolver = Resolver(self.fetcher)
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._nr_opening = 0
@@ -55,7 +55,7 @@ class Engine:
         with self._opening():
             self._resolver.add(number, origin)
             try:
-                with Origin.open(self._fetcher, number, size, origin.name) as handle:
+                with Origin.open(self.fetcher, number, size, origin.name) as handle:
                     source = CachedSource.open(self.cache, handle, bytes.fromhex(digest.partition(":")[2]))
             except BaseException:
                 self._resolver.remove(number)
@@ -67,7 +67,7 @@ class Engine:
             self._is_closing = True
             self._changed.wait_for(lambda: self._nr_opening == 0)  # they wait for nobody
         self._resolver.close()
-        self._fetcher.close()
+        self.fetcher.close()
         with self._changed:
             are_closed = self._changed.wait_for(lambda: self._nr_open == 0, CLOSE_TIMEOUT_S)
         if not are_closed:

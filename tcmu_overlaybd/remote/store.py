@@ -22,6 +22,7 @@ from typing import Self
 
 from tcmu_overlaybd.errors import FailedError, FormatError, MissingError
 from tcmu_overlaybd.native.cache import CacheStats
+from tcmu_overlaybd.native.fetcher import FetcherStats
 from tcmu_overlaybd.registry.client import RegistryClient
 from tcmu_overlaybd.registry.deadline import Deadline
 from tcmu_overlaybd.registry.image_lookup import find_image
@@ -102,6 +103,11 @@ class BlobStore:
         """None as long as nothing was wanted of it."""
         with self._lock:
             return None if self._engine is None else self._engine.cache.stats()
+
+    def fetcher_stats(self) -> FetcherStats | None:
+        """None as long as nothing was fetched."""
+        with self._lock:
+            return None if self._engine is None else self._engine.fetcher.stats()
 
     def close(self) -> None:
         """All blobs are closed before; what still waits for a registry ends."""

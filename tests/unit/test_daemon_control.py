@@ -155,7 +155,7 @@ def test_client_that_sends_nothing_is_cut_off(client, monkeypatch):
 
 
 def test_more_connections_than_there_is_room_for_are_closed(tmp_path, devices, monkeypatch):
-    monkeypatch.setattr(control, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(control.ControlServer, "max_connections", 1)
     path = tmp_path / "s"
     server = control.ControlServer(control.listen(path), devices)
     server.start()

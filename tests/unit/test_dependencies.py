@@ -36,13 +36,15 @@ PYTHON_MAY_USE = {
     "formats": LOWEST,
     "config": LOWEST,
     "scsi": LOWEST,
+    "metrics": LOWEST | {"native"},
     "registry": LOWEST | {"config"},
     "remote": (MIDDLE - {"scsi"}) | {"registry"},
     "image": (MIDDLE - {"scsi"}) | {"registry", "remote"},
     "lio": MIDDLE,
-    "nbd": MIDDLE | {"image", "lio"},
-    "daemon": MIDDLE | {"image", "lio", "nbd", "registry", "remote"},
-    "cli": MIDDLE | {"image", "lio", "nbd", "daemon", "registry", "remote"},
+    "nbd": MIDDLE | {"image", "lio", "logs", "metrics", "remote"},
+    "logs": LOWEST | {"config", "native"},
+    "daemon": MIDDLE | {"image", "lio", "logs", "metrics", "nbd", "registry", "remote"},
+    "cli": MIDDLE | {"image", "lio", "logs", "metrics", "nbd", "daemon", "registry", "remote"},
     "__main__": {"cli"},
 }
 

@@ -1,0 +1,1 @@
+"""The log of a process that runs for long: its formats, its rate limit, what it counts."""

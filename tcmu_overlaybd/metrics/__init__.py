@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: ``families`` names them all, ``readings`` is what a scrape reads."""
