@@ -72,6 +72,6 @@ $(STAMPS)/ext: $(STAMPS)/venv setup.py tcmu_overlaybd/native/build.py $(shell fi
 	@touch $@
 
 clean:
-	rm -rf build tcmu_overlaybd/native/_obd* tcmu_overlaybd/lio/obd-lio-helper *.egg-info
+	rm -rf build tcmu_overlaybd/native/_obd* tcmu_overlaybd/lio/obd-lio-helper* *.egg-info
 
 .PHONY: help demo quick test soak bench lint man completion install-files build clean

@@ -2,7 +2,7 @@
 
 Everything else about the package is in pyproject.toml.  The test build of the
 extension (``_obd_test``, with the hooks of csrc/base/hook.h and the fault layers)
-is made beside the normal one when OBD_TEST_BUILD=1 is in the environment; it is
+and of the helper is made beside the normal one when OBD_TEST_BUILD=1 is in the environment; it is
 never part of a wheel made without that.
 """
 
@@ -17,11 +17,13 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 HELPER = "tcmu_overlaybd/lio/obd-lio-helper"
+TEST_HELPER = f"{HELPER}-test"
+TEST_BUILD = os.environ.get("OBD_TEST_BUILD") == "1"
 HELPER_SOURCES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "helper").glob("*.c"))
 
 # Where libobd's C meets Python: one description, compiled once or twice.
 CFFI_MODULES = ["tcmu_overlaybd/native/build.py:release"]
-if os.environ.get("OBD_TEST_BUILD") == "1":
+if TEST_BUILD:
     CFFI_MODULES.append("tcmu_overlaybd/native/build.py:test")
 
 
@@ -30,25 +32,20 @@ class BuildExtAndHelper(build_ext):
 
     def run(self) -> None:
         super().run()
+        self.build_program(HELPER)
+        if TEST_BUILD:
+            self.build_program(TEST_HELPER, "-DOBD_TEST_BUILD=1", "-pthread", "csrc/base/hook.c")
+
+    def build_program(self, name: str, *more: str) -> None:
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-        target = ROOT / HELPER if self.inplace else Path(self.build_lib) / HELPER
+        target = ROOT / name if self.inplace else Path(self.build_lib) / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            *compiler,
-            "-std=gnu11",
-            "-O2",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Icsrc",
-            "-o",
-            str(target),
-            *HELPER_SOURCES,
-        ]
-        self.spawn(command)
+        flags = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Icsrc"]
+        self.spawn([*compiler, *flags, "-o", str(target), *more, *HELPER_SOURCES])
 
     def get_outputs(self) -> list[str]:
-        return [*super().get_outputs(), str(Path(self.build_lib) / HELPER)]
+        programs = [HELPER, TEST_HELPER] if TEST_BUILD else [HELPER]
+        return [*super().get_outputs(), *(str(Path(self.build_lib) / name) for name in programs)]
 
 
 class Abi3Wheel(bdist_wheel):

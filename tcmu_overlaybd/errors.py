@@ -14,6 +14,7 @@ Everything this package raises, by what the caller can do about it.
   x MissingError          3      no such file, tag or device (also a FileNotFoundError)
   x UnavailableError      4      something needed is missing or does not answer
     + TimeoutExpiredError 4      a deadline passed (also a TimeoutError)
+    + KilledError         4      a program of ours was killed in the midst of its work
     + TransientError      4      a connection was refused or cut: the same may succeed in a moment
   x CorruptError          5      bytes break a checksum or a rule of a format
     + FormatError         5      it is not such a file at all, or a version we cannot read
@@ -79,6 +80,10 @@ class UnavailableError(OverlayBDError):
 
 
 class TimeoutExpiredError(UnavailableError, TimeoutError):
+    pass
+
+
+class KilledError(UnavailableError):
     pass
 
 

@@ -11,14 +11,17 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
     char name[128]; /* "" when no hook is set */
     unsigned long nth;
     int signal;
+    bool with_parent; /* who started us dies first */
     atomic_ulong nr_passes;
 } target;
 
@@ -36,6 +39,8 @@ static void read_environment(void)
     *colon = '\0';
     if (strcmp(colon + 1, "stop") == 0)
         target.signal = SIGSTOP;
+    else if (strcmp(colon + 1, "parent") == 0)
+        target.with_parent = true;
     else
         target.nth = strtoul(colon + 1, NULL, 10);
 }
@@ -46,8 +51,11 @@ void hook_reached(const char *name)
     pthread_once(&once, read_environment);
     if (target.name[0] == '\0' || strcmp(name, target.name) != 0)
         return;
-    if (atomic_fetch_add(&target.nr_passes, 1) + 1 == target.nth)
-        raise(target.signal);
+    if (atomic_fetch_add(&target.nr_passes, 1) + 1 != target.nth)
+        return;
+    if (target.with_parent)
+        kill(getppid(), SIGKILL);
+    raise(target.signal);
 }
 
 #endif

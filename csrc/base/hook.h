@@ -3,8 +3,10 @@
  * HOOK("upper.data_written") is nothing in a release build.  In the test build
  * (-DOBD_TEST_BUILD) the process kills itself with SIGKILL when the environment
  * variable OBD_TEST_KILL_AT is that name, or "name:n" and this is the n-th time
- * (from 1) that a thread passes it; "name:stop" raises SIGSTOP instead.
- * tests/nbd/test_nbd_kill.py collects the names from the sources and walks them all.
+ * (from 1) that a thread passes it; "name:stop" raises SIGSTOP instead, and
+ * "name:parent" kills the process that started this one as well.  Python passes hooks
+ * by native/testing.py, the helper program one at each of its steps (helper/step.c).
+ * tests/kill_points.py is the table of all names, with the test that walks each.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -10,8 +10,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "helper/disk.h"
 #include "helper/options.h"
@@ -47,6 +49,10 @@ int main(int argc, char **argv)
     if (!options_parse(argc - 2, argv + 2, &options))
         return OUTCOME_USAGE;
     setvbuf(stdout, NULL, _IOLBF, 0); /* a line is out before the next step may hang */
+    /* What a daemon that is gone has asked for, its successor takes back: no further step of
+     * it may be done then.  The thread that started us waits, so its end is the daemon's. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    step_set_verb(verb->name);
     step_set_deadline((uint32_t)options.deadline_ms);
     verb->run(&options);
     return (int)step_outcome();

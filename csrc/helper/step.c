@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/hook.h"
 #include "helper/configfs.h"
 
 #define MAX_UNDO     16 /* attach pushes at most 8 */
@@ -31,6 +32,7 @@ struct undo {
 
 static struct undo undo_stack[MAX_UNDO];
 static int nr_undo;
+static const char *verb = "";
 static uint64_t begun_ns;
 static enum outcome outcome = OUTCOME_DONE;
 static volatile sig_atomic_t late;
@@ -66,6 +68,25 @@ bool step_pause(void)
     return !late;
 }
 
+void step_set_verb(const char *name)
+{
+    verb = name;
+}
+
+#ifdef OBD_TEST_BUILD
+static void pass_hook(const char *step)
+{
+    char name[128];
+    snprintf(name, sizeof name, "helper.%s.%s", verb, step);
+    HOOK(name);
+}
+#else
+static void pass_hook(const char *step)
+{
+    (void)step;
+}
+#endif
+
 void step_begin(void)
 {
     begun_ns = clock_now_ns();
@@ -73,6 +94,7 @@ void step_begin(void)
 
 void step_done(const char *step)
 {
+    pass_hook(step);
     printf("done %s %llu\n", step, (unsigned long long)((clock_now_ns() - begun_ns) / 1000));
 }
 
@@ -130,6 +152,12 @@ void step_push_undo(enum undo_kind kind, const char *step, const char *path, con
     snprintf(undo->text, sizeof undo->text, "%s", text ? text : "");
 }
 
+static void step_undone(const char *step)
+{
+    pass_hook(step);
+    printf("undone %s\n", step);
+}
+
 static int undo_run(const struct undo *undo)
 {
     switch (undo->kind) {
@@ -146,12 +174,13 @@ static int undo_run(const struct undo *undo)
 void step_undo_all(uint32_t grace_ms)
 {
     step_set_deadline(grace_ms);
+    step_set_verb("undo");
     while (nr_undo > 0) {
         const struct undo *undo = &undo_stack[--nr_undo];
         int error = undo_run(undo);
         if (error)
             printf("failed undo-%s %d\n", undo->step, error);
         else
-            printf("undone %s\n", undo->step);
+            step_undone(undo->step);
     }
 }

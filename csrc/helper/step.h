@@ -40,6 +40,10 @@ bool step_is_late(void);
 /* Sleeps a moment between two looks at /sys; false when the deadline has passed. */
 bool step_pause(void);
 
+/* What is being done; in the test build each step is a hook, "helper.<verb>.<step>",
+ * reached when it is done and before that is said. */
+void step_set_verb(const char *verb);
+
 void step_begin(void);
 void step_done(const char *step);
 void step_found(const char *word, const char *value);

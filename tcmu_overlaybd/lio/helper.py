@@ -9,6 +9,7 @@ asked for may still happen, so whoever called looks again, or runs ``detach``.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 from tcmu_overlaybd.errors import (
     BusyError,
     FailedError,
+    KilledError,
     OverlayBDError,
     TimeoutExpiredError,
     UnavailableError,
@@ -27,7 +29,8 @@ from tcmu_overlaybd.lio.fabric import LoopbackPort
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = Path(__file__).with_name("obd-lio-helper")
+IS_TEST = os.environ.get("TCMU_OVERLAYBD_TEST_BUILD") == "1"  # as native/_binding.py
+PROGRAM = Path(__file__).with_name("obd-lio-helper-test" if IS_TEST else "obd-lio-helper")
 GRACE_S = 6.0  # the helper allows itself 5 to take back
 
 # enum outcome of csrc/helper/step.h
@@ -61,8 +64,8 @@ def attach(
 ) -> HelperReport:
     """Makes the device and, with a port, its disk; returns when that can be read.
 
-    When it raises, nothing is left of the device, except after TimeoutExpiredError:
-    then the kernel may still be at it.
+    When it raises, nothing is left of the device, except after TimeoutExpiredError and
+    KilledError: then the kernel may still be at it.
     """
     tunables = backstore.tunables
     options = {
@@ -146,6 +149,8 @@ def run_program(
         out, error = _end(process, what)
     report = parse_report(out)
     logger.debug("%s: exit %d: %s", what, process.returncode, " ".join(out.split("\n")))
+    if process.returncode < 0:
+        raise KilledError(f"{what}: killed by signal {-process.returncode}")
     if process.returncode != 0:
         sentence = error.strip().partition("\n")[0] or f"{what}: exit code {process.returncode}"
         raise OUTCOMES.get(process.returncode, FailedError)(sentence)
