@@ -29,7 +29,7 @@ import msgspec
 
 from tcmu_overlaybd.config.image_config import ImageConfig, Lower, Upper, load_image_config, save_image_config
 from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json
-from tcmu_overlaybd.errors import OverlayBDError
+from tcmu_overlaybd.errors import BusyError, OverlayBDError
 from tcmu_overlaybd.image.upper_pair import read_upper_pair
 from tcmu_overlaybd.native.testing import hook
 
@@ -51,6 +51,10 @@ class SnapshotIntent(msgspec.Struct, frozen=True):
     @property
     def path(self) -> Path:
         return intent_path(Path(self.sealed.data))
+
+    def is_about(self, upper: Upper) -> bool:
+        """Whether upper is one of the two: a fork has the sealed layer, too, and goes its own way."""
+        return _is_same(upper, self.sealed) or _is_same(upper, self.upper)
 
     @property
     def sealed_lower(self) -> Lower:
@@ -124,32 +128,34 @@ def abandon(intent: SnapshotIntent) -> None:
 
 def complete_earlier(config: ImageConfig) -> None:
     """Does again what is left of the snapshot before, for who has its image open."""
-    for lower in config.layers[-1:]:
-        intent = _read_intent(Path(lower.file)) if lower.file else None
-        if intent is not None:
+    upper = config.writable
+    for intent in _intents_about(config):
+        if upper is not None and _is_same(intent.upper, upper):
             complete(intent)
 
 
 def settle_snapshot(config: ImageConfig) -> ImageConfig:
     """Ends a snapshot that a crash has interrupted; returns config as it is to be opened.
 
-    Raises what ``complete`` does.
+    Raises what ``complete`` does; BusyError while somebody has the upper open.
     """
-    upper = config.writable
-    if upper is None:
-        return config
-    files = [upper.data, *(lower.file for lower in config.layers[-1:] if lower.file)]
-    for data in map(Path, files):
-        intent = _read_intent(data)
-        if intent is not None:
-            config = _settle(intent, config)
+    for intent in _intents_about(config):
+        config = _settle(intent, config)
     return config
 
 
+def _intents_about(config: ImageConfig) -> list[SnapshotIntent]:
+    """Of the snapshot of config's upper, and of the one that put it on top of its highest lower."""
+    upper = config.writable
+    if upper is None:
+        return []
+    files = [upper.data, *(lower.file for lower in config.layers[-1:] if lower.file)]
+    found = (_read_intent(Path(file)) for file in files)
+    return [intent for intent in found if intent is not None and intent.is_about(upper)]
+
+
 def _settle(intent: SnapshotIntent, config: ImageConfig) -> ImageConfig:
-    with _lock(Path(intent.sealed.data)) as is_ours:
-        if not is_ours:
-            return config  # a snapshot that runs
+    with _locked(Path(intent.sealed.data)):
         has_happened = read_upper_pair(Path(intent.sealed.data), Path(intent.sealed.index)).kind == "sealed"
         what = "is brought to its end" if has_happened else "had not happened, and is forgotten"
         logger.warning("%s: a snapshot of it that was interrupted %s", intent.sealed.data, what)
@@ -197,14 +203,13 @@ def _journal_of(index: Path) -> Path:
 
 
 @contextmanager
-def _lock(data: Path) -> Iterator[bool]:
-    """Whether nobody has data open as an upper; nobody opens it as one meanwhile."""
+def _locked(data: Path) -> Iterator[None]:
+    """Nobody has data open as an upper, or opens it as one meanwhile.  Raises BusyError."""
     descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
+        yield
+    except BlockingIOError as error:
+        raise BusyError(f"{data}: another process has it open, and makes a snapshot of it") from error
     finally:
         os.close(descriptor)
