@@ -58,7 +58,9 @@ def find_backstores(sys: Path = SYS) -> list[tuple[BackstoreId, ConfigString]]:
 
 
 def find_disk(serial: str, sys: Path = SYS) -> str:
-    """``sda`` of the disk with this unit serial number; "" when there is none."""
+    """``sda`` of the disk with this unit serial number; "" when there is none, or it is not known."""
+    if not serial:
+        return ""  # a disk without a serial number is another's
     for entry in sorted((sys / "block").glob("sd*/device/vpd_pg80")):
         if _serial_of_page(entry) == serial:
             return entry.parts[-3]

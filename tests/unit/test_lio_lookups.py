@@ -31,9 +31,10 @@ def test_backstore_of_a_uio_device_that_is_gone_is_none(tmp_path):
 def test_disk_is_found_by_its_serial_number(tmp_path):
     put(tmp_path / "block/sda/device/vpd_pg80", b"\0\x80\0\x04abcd")
     put(tmp_path / "block/sdb/device/vpd_pg80", b"\0\x80\0\x04abce")
-    (tmp_path / "block/sdc/device").mkdir(parents=True)
+    put(tmp_path / "block/sdc/device/vpd_pg80", b"\0\x80\0\0")
     assert discovery.find_disk("abce", tmp_path) == "sdb"
     assert discovery.find_disk("abc", tmp_path) == ""
+    assert discovery.find_disk("", tmp_path) == ""
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from vm_daemon import CONFIGFS, leftovers, run
+from vm_daemon import CONFIGFS, leftovers, run, wait_until
 from vm_fio import Fio
 from vm_images import tree_digests
 from vm_iscsi import NAME, Initiator, LoginError
@@ -128,6 +129,34 @@ def test_detach_by_force_ends_the_session(daemon, initiator):
     assert daemon.cli("detach", "d", "--force").returncode == 0
     assert targets() == []
     assert leftovers() == []
+
+
+def left_of_exports(daemon) -> list[object]:
+    return [*daemon.client.devices(), *targets(), *leftovers(), *(daemon.folder / "state/chap").iterdir()]
+
+
+def test_daemon_killed_while_it_exports_leaves_a_whole_target_or_none(daemon):
+    command = daemon.start_cli("attach", "--new", "--size", "16M", "--name", "d", "--fabric", "iscsi")
+    wait_until(lambda: targets() != [])
+    daemon.kill()
+    command.communicate(timeout=60)
+    daemon.start()
+    record = daemon.folder / "state/devices/d.json"
+    if record.exists() and json.loads(record.read_text())["phase"] == "attached":  # it was done by then
+        assert [daemon.client.status("d").target] == targets()
+        daemon.detach("d")
+    wait_until(lambda: left_of_exports(daemon) == [])
+
+
+def test_daemon_killed_while_it_ends_an_export_ends_it_at_its_next_start(daemon):
+    export(daemon, "--new", "--size", "16M", "--name", "d")
+    record = daemon.folder / "state/devices/d.json"
+    command = daemon.start_cli("detach", "d")
+    wait_until(lambda: not record.exists() or json.loads(record.read_text())["phase"] == "detaching")
+    daemon.kill()
+    command.communicate(timeout=60)
+    daemon.start()
+    wait_until(lambda: left_of_exports(daemon) == [])
 
 
 def test_target_that_cannot_be_made_leaves_nothing(daemon):
