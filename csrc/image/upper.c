@@ -128,6 +128,11 @@ static enum obd_status find_owner(struct upper *upper)
     struct stat st;
     if (fstat(file_fd(upper->data), &st) != 0)
         return status_set_errno(errno, "cannot ask for the inode of %s", upper->name);
+    if (!S_ISREG(st.st_mode))
+        return status_set(OBD_E_UNSUPPORTED,
+                          "upper %s is not a regular file: its end says how much was written, and a device's does not; "
+                          "make a file system on the device and put the upper there",
+                          upper->name);
     upper->owner.data_device = st.st_dev;
     upper->owner.data_inode = st.st_ino;
     return OBD_OK;

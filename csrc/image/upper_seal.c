@@ -19,7 +19,7 @@
 #include "base/checked.h"
 #include "base/hook.h"
 #include "image/upper_sealed.h"
-#include "image/upper_sparse.h"
+#include "image/upper_state.h"
 
 /* ---- the index behind the log ---- */
 
@@ -55,8 +55,6 @@ static enum obd_status freeze_for_seal(struct upper *upper, struct segment_array
     enum obd_status status = enter_sealing(upper);
     if (status == OBD_OK)
         status = segment_map_freeze(upper->map, frozen);
-    if (status == OBD_OK && upper->is_sparse)
-        upper_sparse_normalize(frozen);
     if (status != OBD_OK && upper->seal_state == UPPER_SEALING)
         upper->seal_state = UPPER_OPEN;
     pthread_mutex_unlock(&upper->map_lock);
