@@ -123,16 +123,26 @@ static enum obd_status take_lock(struct upper *upper)
     return status == OBD_E_BUSY ? refuse_held(upper) : status;
 }
 
+/* A device ends where it ends, however much of it was written, and what an earlier upper left
+ * on it looks like entries of this one. */
+static enum obd_status ask_for_file(struct file *file, struct stat *st)
+{
+    if (fstat(file_fd(file), st) != 0)
+        return status_set_errno(errno, "cannot ask for the inode of %s", file_path(file));
+    if (S_ISREG(st->st_mode))
+        return OBD_OK;
+    return status_set(OBD_E_UNSUPPORTED,
+                      "%s is not a regular file, and how much of an upper was written is known by its files' ends: "
+                      "make a file system on the device and put the upper there",
+                      file_path(file));
+}
+
 static enum obd_status find_owner(struct upper *upper)
 {
     struct stat st;
-    if (fstat(file_fd(upper->data), &st) != 0)
-        return status_set_errno(errno, "cannot ask for the inode of %s", upper->name);
-    if (!S_ISREG(st.st_mode))
-        return status_set(OBD_E_UNSUPPORTED,
-                          "upper %s is not a regular file: its end says how much was written, and a device's does not; "
-                          "make a file system on the device and put the upper there",
-                          upper->name);
+    enum obd_status status = ask_for_file(upper->data, &st);
+    if (status != OBD_OK)
+        return status;
     upper->owner.data_device = st.st_dev;
     upper->owner.data_inode = st.st_ino;
     return OBD_OK;
@@ -174,8 +184,13 @@ static enum obd_status refuse_sealed(struct upper *upper)
 
 static enum obd_status open_index(struct upper *upper)
 {
-    if (!upper->is_sparse)
-        return file_open(upper->index_path, upper->is_read_only ? O_RDONLY : O_RDWR, 0, &upper->index);
+    struct stat st;
+    enum obd_status status = file_open(upper->index_path, upper->is_read_only ? O_RDONLY : O_RDWR, 0, &upper->index);
+    return status == OBD_OK ? ask_for_file(upper->index, &st) : status;
+}
+
+static enum obd_status open_side_index(struct upper *upper)
+{
     enum obd_status status = upper_sectors_open(upper);
     return status == OBD_OK && !upper->is_read_only ? upper_sparse_stretch(upper, upper->virtual_size) : status;
 }
@@ -192,7 +207,9 @@ static enum obd_status open_files(struct upper *upper)
         status = find_log_end(upper);
     if (status == OBD_OK && !upper->is_read_only)
         status = refuse_sealed(upper);
-    return status == OBD_OK ? open_index(upper) : status;
+    if (status != OBD_OK)
+        return status;
+    return upper->is_sparse ? open_side_index(upper) : open_index(upper);
 }
 
 enum obd_status upper_open(const struct obd_upper_params *params, struct upper **out)

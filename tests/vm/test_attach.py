@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vm_daemon import CONFIGFS, VmDaemon, leftovers, run
+from vm_daemon import CONFIGFS, VmDaemon, leftovers, run, wait_until
 from vm_fio import Fio
 from vm_images import MIB, tree_digests
 
@@ -49,6 +49,32 @@ def test_written_disk_keeps_its_data_over_detach_and_attach(daemon, tmp_path, pl
     wanted[5 * MIB + 512 : 5 * MIB + 2048] = b"x" * 1536
     again = daemon.attach(plain_layer, upper=upper)
     assert Path(again.disk).read_bytes() == bytes(wanted)
+
+
+def test_sparse_disk_keeps_discards_and_small_writes_over_kill_detach_and_attach(
+    daemon, tmp_path, plain_layer, raw_disk
+):
+    """What a file's holes cannot tell: the layer below must not show through, nor be hidden."""
+    upper = tmp_path / "upper"
+    made = daemon.cli("attach", plain_layer, "--name", "d", "--upper", upper, "--sparse")
+    assert made.returncode == 0, made.stderr
+    disk = made.stdout.strip()
+    with Path(disk).open("r+b") as file:
+        file.seek(5 * MIB)
+        file.write(b"x" * 4096)
+    run("blkdiscard", "--offset", str(MIB), "--length", str(MIB), disk)
+    run("blkdiscard", "--offset", str(5 * MIB), "--length", "512", disk)
+    wanted = bytearray(raw_disk.read_bytes())
+    wanted[5 * MIB : 5 * MIB + 4096] = bytes(512) + b"x" * 3584
+    wanted[MIB : 2 * MIB] = bytes(MIB)
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: daemon.client.status("d").state == "ready")
+    assert Path(disk).read_bytes() == bytes(wanted)
+    daemon.detach("d")
+    again = daemon.attach(plain_layer, upper=upper)
+    assert Path(again.disk).read_bytes() == bytes(wanted)
+    assert (upper / "index").stat().st_size == 0
 
 
 def test_cli_session_from_attach_to_detach(daemon, plain_layer):
