@@ -34,7 +34,7 @@ CDBS = {
     "write-same-unmap": (cdb_16(0x93, 8, 64, 8), bytes(512)),
     "unmap": (cdb_10(0x42, 0, len(UNMAP_LIST)), UNMAP_LIST),
     "unmap-list-longer-than-its-buffer": (cdb_10(0x42, 0, len(UNMAP_LIST)), UNMAP_LIST[:20]),
-    "synchronize-cache-left-the-last-command's-range": (cdb_16(0x91, 0, 0), b""),
+    "synchronize-cache-with-a-stale-range": (cdb_16(0x91, 0, 0), b""),
     "inquiry": (bytes([0x12, 1, 0xB0, 0, 64]) + bytes(11), bytes(64)),
     "unknown-opcode": (bytes([0xC1]) + bytes(15), b""),
 }
@@ -94,7 +94,7 @@ def nbd_seeds() -> dict[str, bytes]:
         "longer-than-the-longest-write": b"\x00" + any_request(1, 0, 0, 0xFFFFFFFF),
         "half-a-header": b"\x00" + b"\x02\x0e" + header[:14],
         "wrong-magic": b"\x00" + b"\x02\x1c" + b"?" + header[1:],
-        "nothing-after-a-write's-header": b"\x00" + any_request(1, 0, 0, 4096),
+        "nothing-after-the-header-of-a-write": b"\x00" + any_request(1, 0, 0, 4096),
         "a-goodbye-in-the-middle": b"\x00" + write + request(2, 0, 0, 0) + read,
     }
 
