@@ -25,6 +25,7 @@ from tcmu_overlaybd.daemon.messages import (
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
+    UpgradeStatus,
     Version,
 )
 from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
@@ -75,6 +76,12 @@ class Client:
     def resize(self, name: str, request: ResizeRequest) -> DeviceStatus:
         target = f"/v1/devices/{name}/resize"
         return self._ask("POST", target, request, DeviceStatus, request.timeout + SLACK_S)
+
+    def begin_upgrade(self) -> UpgradeStatus:
+        return self._ask("POST", "/v1/upgrade", None, UpgradeStatus, SLACK_S)
+
+    def upgrade_status(self, timeout: float) -> UpgradeStatus:
+        return self._ask("GET", "/v1/upgrade", None, UpgradeStatus, timeout)
 
     def _ask(
         self, method: str, target: str, request: msgspec.Struct | None, kind: type[S], timeout: float

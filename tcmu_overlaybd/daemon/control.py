@@ -38,6 +38,7 @@ from tcmu_overlaybd.daemon.messages import (
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
+    UpgradeStatus,
     Version,
 )
 from tcmu_overlaybd.daemon.reference_api import PREFIX, Answer
@@ -67,6 +68,8 @@ class Api(Protocol):
     def snapshot(self, request: SnapshotRequest) -> Snapshotted: ...
     def fork(self, name: str, request: ForkRequest) -> Forked: ...
     def resize(self, name: str, request: ResizeRequest) -> DeviceStatus: ...
+    def upgrade(self) -> UpgradeStatus: ...
+    def upgrade_status(self) -> UpgradeStatus: ...
 
 
 def listen(path: Path) -> socket.socket:
@@ -257,6 +260,8 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] =
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
     ("GET", re.compile("/v1/devices"), lambda api, _body: api.devices()),
     ("GET", re.compile("/v1/cache"), lambda api, _body: api.cache()),
+    ("GET", re.compile("/v1/upgrade"), lambda api, _body: api.upgrade_status()),
+    ("POST", re.compile("/v1/upgrade"), lambda api, _body: api.upgrade()),
     ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),
     ("POST", re.compile("/v1/devices"), _attach),
     ("POST", re.compile(f"/v1/devices/{NAME}/commit"), _commit),

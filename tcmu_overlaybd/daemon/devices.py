@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tcmu_overlaybd import __version__
@@ -13,6 +15,7 @@ from tcmu_overlaybd.daemon.attach import Attacher
 from tcmu_overlaybd.daemon.commit import layer_options
 from tcmu_overlaybd.daemon.detach import Detacher, cancel_attach
 from tcmu_overlaybd.daemon.device import Device
+from tcmu_overlaybd.daemon.hand_over import HandOver
 from tcmu_overlaybd.daemon.messages import (
     API_VERSION,
     AttachRequest,
@@ -27,6 +30,7 @@ from tcmu_overlaybd.daemon.messages import (
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
+    UpgradeStatus,
     Version,
 )
 from tcmu_overlaybd.daemon.remote_numbers import cache_numbers
@@ -39,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 CANCEL_TIMEOUT_S = 8.0  # for attaches and detaches that run when we stop
 STOP_TIMEOUT_S = 10.0  # for rings and images after that
+FLUSH_TIMEOUT_S = 10.0  # before a successor takes over; what is not flushed by then is in the journals
+LEAVE_TIMEOUT_S = 2.0  # for commands that run then; the kernel gives back what is not answered
 STOP_THREADS = 16
 POLL_S = 0.02
 
@@ -46,8 +52,8 @@ POLL_S = 0.02
 class Devices:
     """Implements ``control.Api``."""
 
-    def __init__(self, resources: Resources, pool: Executor) -> None:
-        """pool runs what the last daemon left to be done."""
+    def __init__(self, resources: Resources, pool: Executor, listener: socket.socket) -> None:
+        """pool runs what the last daemon left to be done; listener is for a successor."""
         self._table = resources.table
         self._state = resources.state
         self._store = resources.store
@@ -56,6 +62,7 @@ class Devices:
         self._detacher = Detacher(resources)
         self._snapshotter = Snapshotter(resources, self._attacher)
         self._resizer = Resizer(resources)
+        self.hand_over = HandOver(listener, self.flush)
 
     # -- the Api
 
@@ -102,6 +109,12 @@ class Devices:
     def resize(self, name: str, request: ResizeRequest) -> DeviceStatus:
         return self._resizer.resize(self._table.find(name), request)
 
+    def upgrade(self) -> UpgradeStatus:
+        return self.hand_over.begin()
+
+    def upgrade_status(self) -> UpgradeStatus:
+        return self.hand_over.status()
+
     # -- start and stop
 
     def settle(self) -> None:
@@ -127,12 +140,27 @@ class Devices:
 
     def stop(self) -> bool:
         """Lets everything go, inside deadlines; whether all of it went."""
+        return self._end(self._let_go, STOP_TIMEOUT_S)
+
+    def leave(self) -> bool:
+        """Lets the rings go for a successor, and closes nothing; whether no command runs any more."""
+        return self._end(self._leave, LEAVE_TIMEOUT_S)
+
+    def flush(self) -> None:
+        """Makes durable what was acknowledged: a successor has so much less to do."""
+        served = [device.served for device in self._table.all() if device.served is not None]
+        pool = ThreadPoolExecutor(STOP_THREADS, "flush")
+        _, late = wait([pool.submit(image.flush) for image in served], FLUSH_TIMEOUT_S)
+        pool.shutdown(wait=False)
+        if late:
+            logger.warning("%d uppers are not flushed within %.0f s", len(late), FLUSH_TIMEOUT_S)
+
+    def _end(self, end: Callable[[Device, float], bool], timeout_s: float) -> bool:
         self._table.close()
         self._cancel_running()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         with ThreadPoolExecutor(STOP_THREADS, "stop") as pool:
-            results = list(pool.map(lambda device: self._let_go(device, deadline), self._table.all()))
-        return all(results)
+            return all(list(pool.map(lambda device: end(device, deadline), self._table.all())))
 
     def _cancel_running(self) -> None:
         deadline = time.monotonic() + CANCEL_TIMEOUT_S
@@ -155,6 +183,18 @@ class Devices:
                 served.close(_left_ms(deadline) / 1000)
         except OverlayBDError as error:
             logger.error("%s: not closed in time: %s", device.name, error)  # noqa: TRY400 the sentence is all
+            return False
+        return True
+
+    def _leave(self, device: Device, deadline: float) -> bool:
+        ring, served = self._table.take_all(device)
+        try:
+            if served is not None:
+                served.end_commits()
+            if ring is not None:
+                ring.unbind(leave_parked=True, timeout_ms=_left_ms(deadline))
+        except OverlayBDError as error:
+            logger.warning("%s: commands still run, and are the successor's: %s", device.name, error)
             return False
         return True
 

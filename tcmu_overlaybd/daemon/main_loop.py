@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = b"\0"  # no signal has this number
+ENDED = b"\xff"  # nor this
 
 
 class MainLoop:
@@ -43,14 +44,18 @@ class MainLoop:
                 notify("WATCHDOG=1")
         return self._is_closed
 
+    def end(self) -> None:
+        """As a signal does; for any thread."""
+        os.write(self._write_fd, ENDED)
+
     def _has_stopped(self) -> bool:
         return self._stopper is not None and not self._stopper.is_alive()
 
     def _woken(self, stop: Callable[[], bool]) -> None:
         numbers = os.read(self._read_fd, 64)
         wanted = [signal.Signals(number).name for number in numbers if number in SIGNALS]
-        if self._stopper is None and wanted:
-            logger.info("signal %s", wanted[0])
+        if self._stopper is None and (wanted or ENDED in numbers):
+            logger.info("signal %s", wanted[0] if wanted else "of our own")
             self._stopper = threading.Thread(target=self._stop, args=(stop,), name="stop", daemon=True)
             self._stopper.start()
         if self._stopper is not None and STOPPED in numbers:

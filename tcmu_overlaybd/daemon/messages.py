@@ -35,6 +35,19 @@ class Version(msgspec.Struct, frozen=True):
     pid: int
 
 
+UpgradeState = Literal["none", "preparing", "leaving", "failed"]
+
+
+class UpgradeStatus(msgspec.Struct, frozen=True):
+    """Of the daemon that answers: once that is the successor, the upgrade is done."""
+
+    pid: int
+    version: str
+    state: UpgradeState = "none"
+    successor: int = 0  # pid; 0: there is none
+    reason: str = ""  # of a failure
+
+
 class AttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Paths are absolute: the daemon has another working folder.  ``size`` is in bytes."""
 

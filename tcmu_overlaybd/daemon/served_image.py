@@ -147,6 +147,15 @@ class ServedImage:
             self.opened.note_size(size)
             self.opened.image.flush()
 
+    def flush(self) -> None:
+        """Makes durable what was acknowledged; nothing to do for a read-only image."""
+        if self.is_writable:
+            self.opened.image.flush()
+
+    def end_commits(self) -> None:
+        """Those that run fail at their next step, and leave no file."""
+        self._commits.end()
+
     def fail_parked(self) -> None:
         """Parked commands, and all that come, end as cancelled: the device is going."""
         self.device.fail_parked()

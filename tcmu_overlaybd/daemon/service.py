@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tcmu_overlaybd.daemon.config_check import DESCRIPTION, check_config
 from tcmu_overlaybd.daemon.control import ControlServer, listen
 from tcmu_overlaybd.daemon.devices import Devices
 from tcmu_overlaybd.daemon.folders import Folders
+from tcmu_overlaybd.daemon.hand_over import LOCK_TIMEOUT_S, Handed
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.daemon.main_loop import MainLoop
 from tcmu_overlaybd.daemon.metrics_server import MetricsServer
@@ -56,6 +58,12 @@ logger = logging.getLogger(__name__)
 DOWNLOADS_TIMEOUT_S = 5.0  # to stop; they have been told to when their images closed
 OPENING_TIMEOUT_S = 5.0
 
+LOCK_POLL_S = 0.002  # flock(2) itself would wait without a deadline
+
+# What is not closed in order, the lock above all: a successor may open a UIO device only when
+# this process has it no more.
+ENDS_WITH_THE_PROCESS: list[ExitStack] = []
+
 
 def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = None) -> bool:
     """Runs one daemon until it is told to stop; returns whether everything was closed.
@@ -65,7 +73,8 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
     the kernel's part or libtcmu.
     """
     with ExitStack() as stack:
-        stack.enter_context(take_lock(folders.lock))
+        handed = Handed.of_environment()
+        stack.enter_context(take_lock(folders.lock) if handed is None else take_over(handed, folders))
         modules.make_ready()
         modules.reset_netlink()
         guard_from_reclaim()
@@ -76,8 +85,8 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         tcmu = stack.enter_context(Tcmu())
         stack.enter_context(Answers(tcmu, resources.table))
         newcomers = Newcomers(resources, tcmu)
-        devices = Devices(resources, newcomers.pool)
-        listener = inherited_socket() or listen(socket_path or folders.socket)
+        listener = handed.listener if handed else inherited_socket() or listen(socket_path or folders.socket)
+        devices = Devices(resources, newcomers.pool, listener)
         snapshot_api = ReferenceApi(devices.restack) if config.service_config.enable else None
         exposition = Exposition(DaemonReadings(resources))
         server = ControlServer(listener, devices, snapshot_api, exposition.render)
@@ -90,15 +99,21 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
             notify("READY=1")
             stack.enter_context(bus_service(store))
-            is_closed = MainLoop(hub).run(
-                lambda: stop(server, devices, downloads) and let_go(newcomers, store)
+            loop = MainLoop(hub)
+            devices.hand_over.end = loop.end
+            is_closed = loop.run(
+                lambda: (
+                    leave(server, devices)
+                    if devices.hand_over.is_leaving
+                    else stop(server, devices, downloads) and let_go(newcomers, store)
+                )
             )
         except BaseException:
             devices.stop()  # the hub may have told of devices by then
             downloads.close(DOWNLOADS_TIMEOUT_S)
             raise
-        if not is_closed:
-            stack.pop_all()  # what hangs would be waited for
+        if not is_closed or devices.hand_over.is_leaving:
+            ENDS_WITH_THE_PROCESS.append(stack.pop_all())  # what hangs would be waited for
         return is_closed
 
 
@@ -145,10 +160,31 @@ def stop(server: ControlServer, devices: Devices, downloads: Downloads) -> bool:
     return downloads.close(DOWNLOADS_TIMEOUT_S) and is_closed
 
 
+def leave(server: ControlServer, devices: Devices) -> bool:
+    """For a successor, which waits for our end: what commands wait for now is all that takes time."""
+    server.stop()
+    devices.leave()
+    return True
+
+
 def let_go(newcomers: Newcomers, store: BlobStore) -> bool:
     """Whether nobody opens an image any more; without the store nobody waits for a registry."""
     store.close()
     return newcomers.close(OPENING_TIMEOUT_S)
+
+
+def take_over(handed: Handed, folders: Folders) -> IO[str]:
+    """The lock, once the daemon that started us has left.  What can fail has failed before it does."""
+    State(folders.state)
+    handed.say_prepared()
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return take_lock(folders.lock)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOCK_POLL_S)
 
 
 def take_lock(path: Path) -> IO[str]:

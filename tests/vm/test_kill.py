@@ -19,8 +19,8 @@ from vm_soak import usual_or_soak
 
 from tcmu_overlaybd.daemon.state import State
 
-KILLS = usual_or_soak(10, 60)
-FILE = usual_or_soak(40, 160) * MIB
+KILLS = usual_or_soak(4, 60)  # test_restarts.py has more of them
+FILE = usual_or_soak(24, 160) * MIB
 BLOCKS = FILE // 4096
 RATE = usual_or_soak(200, 250)  # writes a second, so that the writing outlasts the kills
 WRITING_S = usual_or_soak(200, 1200)  # at most, after the last kill

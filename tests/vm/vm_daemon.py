@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,7 +45,7 @@ class VmDaemon:
         }
         self.client = Client(folder / "run/control.socket")
         self.log_path = folder / "daemon.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Adopted | None = None
 
     # -- the process
 
@@ -81,6 +82,15 @@ class VmDaemon:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
         return time.monotonic() - begun
+
+    def upgrade(self) -> None:
+        """Another process serves when it returns, and the one before is gone."""
+        before = self.process
+        assert before is not None
+        done = self.cli("upgrade", "--json")
+        assert done.returncode == 0, f"{done.stderr}\n{self.log()}"
+        self.process = Adopted(json.loads(done.stdout)["pid"])
+        assert before.wait(60) == 0
 
     @property
     def is_running(self) -> bool:
@@ -121,6 +131,27 @@ class VmDaemon:
         for device in self.client.devices():
             self.detach(device.name, force=True)
         self.stop()
+
+
+class Adopted:
+    """A process that is no child of ours, with as much of Popen as is used here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        return 0 if self._has_ended(0) else None
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._fd, number)
+
+    def wait(self, timeout: float) -> int:
+        assert self._has_ended(timeout), f"pid {self.pid} goes on"
+        return 0
+
+    def _has_ended(self, timeout: float) -> bool:
+        return bool(select.select([self._fd], [], [], timeout)[0])
 
 
 def leftovers() -> list[str]:
