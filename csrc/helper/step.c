@@ -19,9 +19,10 @@
 #include "base/hook.h"
 #include "helper/configfs.h"
 
-#define MAX_UNDO     16 /* attach pushes at most 8 */
-#define PAUSE_NS     500000
-#define NAG_INTERVAL 20000 /* microseconds between the deadline's signals */
+#define MAX_UNDO         16 /* attach pushes at most 8 */
+#define FIRST_PAUSE_NS   500000
+#define LONGEST_PAUSE_NS 8000000
+#define NAG_INTERVAL     20000 /* microseconds between the deadline's signals */
 
 struct undo {
     enum undo_kind kind;
@@ -60,9 +61,12 @@ bool step_is_late(void)
     return late != 0;
 }
 
+/* Longer each time: where many helpers wait, to look often is what they would wait for. */
 bool step_pause(void)
 {
-    struct timespec moment = {.tv_nsec = PAUSE_NS};
+    static long pause_ns = FIRST_PAUSE_NS;
+    struct timespec moment = {.tv_nsec = pause_ns};
+    pause_ns = pause_ns < LONGEST_PAUSE_NS / 2 ? pause_ns * 2 : LONGEST_PAUSE_NS;
     if (!late)
         nanosleep(&moment, NULL);
     return !late;

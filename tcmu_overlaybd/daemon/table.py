@@ -78,9 +78,10 @@ class DeviceTable:
 
     def of_backstore(self, backstore: BackstoreId, config: ConfigString) -> Device | None:
         """The device that an attach of ours, or a daemon before us, made in the kernel."""
+        path = str(config.path)
         with self.lock:
             for device in self._devices.values():
-                if device.backstore == backstore and device.record.config_path == str(config.path):
+                if device.record.config_path == path and device.backstore == backstore:
                     return device
         return None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 
 from tcmu_overlaybd.scsi.cdb import be16
 from tcmu_overlaybd.scsi.disk import DiskDescription
@@ -18,6 +20,7 @@ PHYSICAL_BLOCK = 8  # in blocks: 4 KiB, the unit in which layers are compressed
 
 # SAM-5, SPC-4, SBC-3: the standards claimed, by their version descriptors.
 VERSION_DESCRIPTORS = (0x00A0, 0x0460, 0x04C0)
+PRINTABLE = bytes(c if 0x20 <= c <= 0x7E else ord("?") for c in range(256))
 NAA_COMPANY_ID = "001405"  # LIO's, as all its backstores use
 
 
@@ -53,8 +56,12 @@ def vpd_page(code: int, payload: bytes) -> bytes:
     return bytes([0, code]) + len(payload).to_bytes(2, "big") + payload
 
 
-def vpd_payloads(disk: DiskDescription) -> dict[int, bytes]:
-    """Every VPD page by its code, without the page header."""
+@lru_cache(maxsize=64)
+def vpd_payloads(disk: DiskDescription) -> Mapping[int, bytes]:
+    """Every VPD page by its code, without the page header.
+
+    Kept, because Linux asks for 20 pages when it scans a disk, one after the other.
+    """
     pages = {
         0x80: ascii_text(disk.serial),
         0x83: device_identification(disk),
@@ -114,7 +121,7 @@ def logical_block_provisioning() -> bytes:
 
 def ascii_text(text: str) -> bytes:
     """Printable ASCII, at most 252 bytes: what fits any page."""
-    return bytes(c if 0x20 <= c <= 0x7E else ord("?") for c in text.encode("ascii", "replace"))[:252]
+    return text.encode("ascii", "replace")[:252].translate(PRINTABLE)
 
 
 def padded(text: str, length: int) -> bytes:
