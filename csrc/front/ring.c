@@ -85,12 +85,15 @@ void ring_break(struct ring *ring)
 }
 
 /* The count of events is of no use to us; reading it makes the descriptor quiet.
- * Done before the head is looked at, so that no entry is missed. */
+ * Done before the head is looked at, so that no entry is missed.  EIO is how UIO says
+ * that the device is gone, which the hub may hear later. */
 static bool read_events(struct ring *ring)
 {
     uint32_t nr_events;
     if (read(ring->fd, &nr_events, sizeof nr_events) >= 0 || errno == EAGAIN || errno == EINTR)
         return true;
+    if (errno == EIO)
+        stop_walking(ring);
     status_set_errno(errno, "read the events of the device");
     return false;
 }
@@ -159,7 +162,8 @@ void ring_walk(struct ring *ring)
     if (ring->is_stopped)
         return;
     if (!read_events(ring) || !mailbox_head(&ring->mailbox, &head)) {
-        ring_break(ring);
+        if (!ring->is_stopped)
+            ring_break(ring);
         return;
     }
     take_entries(ring, head);
