@@ -7,14 +7,21 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/netlink.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/status.h"
 
 #define LIBRARY "libtcmu.so.2"
+
+/* Each process that makes or removes a device waits for our answer to its message of
+ * about 1 KiB, so this is room for 4,000 processes at a time.  libtcmu leaves it at
+ * 32 KiB: one that found no room would be lost, and its process wait for ever. */
+#define RECEIVE_BUFFER (4 << 20)
 
 struct tcmu_device;
 struct tcmulib_context;
@@ -160,13 +167,25 @@ static enum obd_status copy_params(struct hub *hub, const struct obd_hub_params 
     return OBD_OK;
 }
 
+/* A full buffer is not worth an error: libtcmu could do nothing about it, and would
+ * take it for the end of the socket. */
+static void make_room_for_messages(int fd)
+{
+    int size = RECEIVE_BUFFER, on = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) ||
+        setsockopt(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on))
+        log_write(OBD_LOG_WARNING, "hub: the kernel's messages have only a small buffer: %s", strerror(errno));
+}
+
 /* libtcmu keeps pointers into the hub from the moment it has been called. */
 static enum obd_status announce(struct hub *hub)
 {
     the_hub = hub;
     hub->context = hub->libtcmu.initialize(&hub->handler, 1);
-    if (hub->context != NULL)
+    if (hub->context != NULL) {
+        make_room_for_messages(hub->libtcmu.master_fd(hub->context));
         return OBD_OK;
+    }
     the_hub = NULL;
     return status_set(OBD_E_UNSUPPORTED, "hub: libtcmu cannot reach the kernel: is the module target_core_user loaded, "
                                          "and are we root?");
