@@ -229,6 +229,25 @@ TEST(a_write_that_waits_for_room_goes_to_the_new_upper)
     core_close(core);
 }
 
+/* It holds no range, so nobody waits for its bytes; they come to the image that is there then. */
+TEST(a_parked_read_does_not_keep_a_snapshot_waiting)
+{
+    struct core *core = core_make(4, 0);
+    struct disk disk =
+        disk_make(core, (struct disk_params){.has_upper = true, .is_slow = true, .slow_ms = 500, .keep_ms = 60000});
+    struct stack stack = {.lowers = {disk.layer}, .nr = 1};
+    struct sector sector;
+    write_sector(&disk, 7, 1);
+    struct mem_command *read = submit(&disk, OBD_COMMAND_READ, 100, 1, &sector);
+    wait_until_parked(&disk, 1);
+    snapshot(&disk, &stack, 0);
+    CHECK(stats_of(&disk).nr_parked == 1);
+    CHECK_OK(finish(read));
+    CHECK(sector_check(&sector, 100) == LOWER_STAMP);
+    drop_stack(&disk, &stack);
+    core_close(core);
+}
+
 /* ---- under load ---- */
 
 #define NR_THREADS 3
@@ -285,4 +304,5 @@ TEST(snapshots_under_writers_and_readers_lose_nothing)
 TEST_MAIN(T(a_hold_keeps_writes_waiting_and_no_reads), T(a_hold_that_does_not_come_in_time_leaves_no_trace),
           T(a_device_that_is_only_read_cannot_be_held), T(what_was_written_before_and_after_a_snapshot_is_read),
           T(an_image_of_another_size_does_not_take_its_place), T(a_replaced_image_is_kept_as_long_as_a_read_has_it),
-          T(a_write_that_waits_for_room_goes_to_the_new_upper), T(snapshots_under_writers_and_readers_lose_nothing))
+          T(a_write_that_waits_for_room_goes_to_the_new_upper), T(a_parked_read_does_not_keep_a_snapshot_waiting),
+          T(snapshots_under_writers_and_readers_lose_nothing))
