@@ -10,27 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from vm_daemon import run, wait_until
+from vm_daemon import run
 from vm_fio import Fio, fio
 from vm_images import MIB
 from vm_soak import usual_or_soak
 
 from tcmu_overlaybd.daemon.messages import CommitRequest, ForkRequest, SnapshotRequest
-from tcmu_overlaybd.errors import UnavailableError
 
 ROOT = Path(__file__).parents[2]
 LARGE = 2048 * MIB
 FILE = usual_or_soak(24, 256) * MIB
-SNAPSHOTS = usual_or_soak(4, 20)
-
-# In the order in which they are passed; those before the trailer leave no snapshot.
-KILLED_AT = [
-    "seal.index_synced",
-    "seal.trailer_written",
-    "snapshot.image_replaced",
-    "snapshot.config_switched",
-]
-NOT_YET = 1
+SNAPSHOTS = usual_or_soak(3, 20)
 
 
 def snapshot(daemon, *names, commit=None):
@@ -83,7 +73,7 @@ def test_snapshots_forks_and_commits_under_fio_verify_lose_nothing(daemon, tmp_p
     disk = daemon.attach(new=True, size=FILE, name="d").disk
     options = [f"--filename={disk}", f"--size={FILE}", "--rw=randwrite", "--iodepth=16"]
     options += ["--verify=crc32c", "--verify_state_save=0"]
-    rate = FILE // 4096 // usual_or_soak(16, 60)  # so that it outlasts them
+    rate = FILE // 4096 // usual_or_soak(12, 60)  # so that it outlasts them
     with Fio(*options, "--do_verify=0", f"--rate_iops={rate}", forever=False) as writer:
         for number in range(SNAPSHOTS):
             time.sleep(1)
@@ -104,32 +94,6 @@ def test_snapshots_forks_and_commits_under_fio_verify_lose_nothing(daemon, tmp_p
     daemon.kill()
     daemon.start()
     assert fio(*options, "--verify_only", "--verify_fatal=1")["error"] == 0, "of the next daemon"
-
-
-@pytest.mark.timeout(600)
-def test_daemon_killed_in_a_snapshot_loses_nothing_that_was_acknowledged(make_daemon):
-    daemon = make_daemon(TCMU_OVERLAYBD_TEST_FLUSH_INTERVAL_MS="0")
-    disk = daemon.attach(new=True, size=FILE, name="d").disk
-    options = [f"--filename={disk}", f"--size={FILE}", "--rw=randwrite", "--iodepth=16"]
-    options += ["--verify=crc32c", "--verify_state_save=0"]
-    with Fio(*options, "--do_verify=0", f"--rate_iops={FILE // 4096 // 30}", forever=False) as writer:
-        for number, step in enumerate(KILLED_AT, 1):
-            daemon.kill()
-            daemon.environment["OBD_TEST_KILL_AT"] = step
-            daemon.start()
-            wait_until(lambda: daemon.client.status("d").state == "ready")
-            with pytest.raises(UnavailableError):
-                snapshot(daemon, "d")
-            daemon.process.wait(60)
-            del daemon.environment["OBD_TEST_KILL_AT"]
-            daemon.start()
-            wait_until(lambda: daemon.client.status("d").state == "ready")
-            status = daemon.client.status("d")
-            assert status.layers == max(number - NOT_YET, 0)
-            assert not list(Path(status.upper).glob("*.snapshot"))
-        assert writer.process.poll() is None, "the load ended before the last kill"
-        assert writer.wait(300)["error"] == 0
-    assert fio(*options, "--verify_only", "--verify_fatal=1")["error"] == 0
 
 
 # -- a file on each of two disks, and transactions that span both
