@@ -21,11 +21,11 @@ quick: build
 		--deselect tests/property/test_image_machine.py
 
 ## make test    everything that CI runs, under 30 minutes
-test: build
+test: build $(STAMPS)/tcmu-runner
 	bash tests/run-all
 
 ## make soak    the long versions of the same tests
-soak: build
+soak: build $(STAMPS)/tcmu-runner
 	OBD_SOAK=1 bash tests/run-all
 
 ## make bench   ratios against bare loops: JSON and plots in build/bench
@@ -69,6 +69,11 @@ $(STAMPS)/venv: $(STAMPS)/apt pyproject.toml
 # Rebuilt when any C source, header, or the build description changes.
 $(STAMPS)/ext: $(STAMPS)/venv setup.py tcmu_overlaybd/native/build.py $(shell find csrc -name '*.[ch]')
 	OBD_WERROR=1 PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+# Unpacked, not installed; where it is not to be had, the tests beside it are skipped.
+$(STAMPS)/tcmu-runner: packaging/fetch-tcmu-runner.sh
+	bash packaging/fetch-tcmu-runner.sh build/tcmu-runner
 	@touch $@
 
 clean:

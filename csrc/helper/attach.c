@@ -47,10 +47,12 @@ static bool make_backstore(const struct options *options, const struct places *p
 static bool enable_backstore(const struct options *options, const struct places *places)
 {
     char control[PATH_MAX];
-    int length = snprintf(control, sizeof control,
-                          "dev_config=%s,dev_size=%llu,hw_max_sectors=%llu,max_data_area_mb=%llu,cmd_ring_size_mb=%llu",
-                          options->config, (unsigned long long)options->size, (unsigned long long)options->max_sectors,
-                          (unsigned long long)options->data_area_mb, (unsigned long long)options->ring_mb);
+    int length =
+        snprintf(control, sizeof control,
+                 "dev_config=%s,dev_size=%llu,hw_max_sectors=%llu,max_data_area_mb=%llu,cmd_ring_size_mb=%llu%s",
+                 options->config, (unsigned long long)options->size, (unsigned long long)options->max_sectors,
+                 (unsigned long long)options->data_area_mb, (unsigned long long)options->ring_mb,
+                 options->kernel_waits ? "" : ",nl_reply_supported=-1");
     if (length >= (int)sizeof control)
         return step_failed("control", ENAMETOOLONG, "%s: config string", options->name);
     return attribute_write("control", places->backstore, "control", control) &&

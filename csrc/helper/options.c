@@ -45,6 +45,7 @@ static const struct key keys[] = {
     NUMBER(qfull_time_out),
     NUMBER(disk_timeout),
     NUMBER(read_ahead_kb),
+    NUMBER(kernel_waits),
     NUMBER(claim),
     NUMBER(spare_flush),
 };
@@ -68,6 +69,7 @@ static const struct options defaults = {
     .qfull_time_out = 60,
     .disk_timeout = 60,
     .read_ahead_kb = 1024,
+    .kernel_waits = 1,
 };
 
 static const struct key *key_find(const char *argument, size_t length)

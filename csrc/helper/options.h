@@ -31,8 +31,9 @@ struct options {
     uint64_t qfull_time_out; /* seconds */
     uint64_t disk_timeout;   /* seconds: the SCSI command timer of the disk */
     uint64_t read_ahead_kb;
-    uint64_t claim;       /* detach: refuse a disk that is in use */
-    uint64_t spare_flush; /* detach: nobody answers, so send no SYNCHRONIZE CACHE */
+    uint64_t kernel_waits; /* attach: "enable" and rmdir wait for a daemon's answer */
+    uint64_t claim;        /* detach: refuse a disk that is in use */
+    uint64_t spare_flush;  /* detach: nobody answers, so send no SYNCHRONIZE CACHE */
 };
 
 /* False, and a sentence on stderr, for a key that is unknown or a number that is none. */

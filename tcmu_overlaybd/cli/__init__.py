@@ -42,9 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "image": Entry("tcmu_overlaybd.cli.image", "image", "Import, export, commit, merge, verify, push, pull."),
     "cache": Entry("tcmu_overlaybd.cli.cache", "cache", "List, shrink and check the cache of blobs."),
     "serve": Entry("tcmu_overlaybd.cli.serve", "serve", "Run the daemon that disks need, in the foreground."),
-    "upgrade": Entry(
-        "tcmu_overlaybd.cli.upgrade", "upgrade", "Let a new daemon take over under load."
-    ),
+    "upgrade": Entry("tcmu_overlaybd.cli.upgrade", "upgrade", "Let a new daemon take over under load."),
     "attach": Entry("tcmu_overlaybd.cli.device", "attach", "Make a disk, /dev/sdX, of an image."),
     "detach": Entry("tcmu_overlaybd.cli.device", "detach", "Remove a disk."),
     "resize": Entry("tcmu_overlaybd.cli.device", "resize", "Make a disk larger while it is used."),

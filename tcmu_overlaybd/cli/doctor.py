@@ -14,9 +14,12 @@ import click
 from tcmu_overlaybd import __version__
 from tcmu_overlaybd.cli.device import connect, daemon_socket
 from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
+from tcmu_overlaybd.daemon.client import Client
+from tcmu_overlaybd.daemon.messages import Version
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.lio.helper import PROGRAM
 from tcmu_overlaybd.lio.modules import Fact, facts
+from tcmu_overlaybd.lio.tcmu_listeners import other_listeners
 
 EXIT_MISSING = 4
 DAEMON_TIMEOUT_S = 5
@@ -36,7 +39,7 @@ def doctor(*, registry: str | None, socket_path: Path | None, as_json: bool) -> 
         extension_fact(),
         helper_fact(),
         *facts(),
-        daemon_fact(socket_path),
+        *daemon_facts(connect(socket_path)),
         *remote_facts(registry),
     ]
     if as_json:
@@ -67,16 +70,33 @@ def helper_fact() -> Fact:
     return Fact("helper", False, f"{PROGRAM} is not there", "make build, or: pip install .")
 
 
-def daemon_fact(socket_path: Path | None) -> Fact:
-    client = connect(socket_path)
+def daemon_facts(client: Client) -> list[Fact]:
+    """Ours, and others that serve devices of TCMU."""
     try:
         version = client.version(DAEMON_TIMEOUT_S)
     except OverlayBDError as error:
-        return Fact("daemon", False, str(error), "tcmu-overlaybd serve")
-    detail = f"version {version.version}, pid {version.pid}, socket {client.path}"
+        return [Fact("daemon", False, str(error), "tcmu-overlaybd serve"), others_fact(None)]
+    detail = f"version {version.version}, pid {version.pid}, hub {version.hub}, socket {client.path}"
     if version.version != __version__:
-        return Fact("daemon", False, f"{detail}: not this version", "restart it")
-    return Fact("daemon", True, detail)
+        return [Fact("daemon", False, f"{detail}: not this version", "restart it"), others_fact(version)]
+    return [Fact("daemon", True, detail), others_fact(version)]
+
+
+def others_fact(version: Version | None) -> Fact:
+    """A daemon beside ours.  tcmu-runner refuses devices that it does not serve, and the kernel takes
+    the first answer."""
+    name = "other daemons"
+    others = other_listeners([version.pid] if version else [])
+    if not others:
+        return Fact(name, True, "nobody else serves devices of TCMU")
+    listed = ", ".join(map(str, others))
+    if version is None:
+        return Fact(name, True, f"{listed}: our daemon will take the netlink hub")
+    if version.hub == "netlink":
+        return Fact(name, True, f"{listed}; our hub is netlink, so each answers for its own devices")
+    return Fact(
+        name, False, f"{listed}: refuses our devices, as ours does its", "tcmu-overlaybd serve --hub netlink"
+    )
 
 
 def remote_facts(registry: str | None) -> list[Fact]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tcmu_overlaybd.cli.device import daemon_socket
 from tcmu_overlaybd.cli.options import log, set_level, verbosity
 from tcmu_overlaybd.cli.store import CONFIG_VARIABLE
-from tcmu_overlaybd.config.service_config import LogFormat, ServiceConfig, load_service_config
+from tcmu_overlaybd.config.service_config import HubChoice, LogFormat, ServiceConfig, load_service_config
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.logs.output import install
 
@@ -30,6 +30,11 @@ LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
     help=f"overlaybd.json of the service (also ${CONFIG_VARIABLE}).",
 )
 @click.option(
+    "--hub",
+    type=click.Choice(["auto", "libtcmu", "netlink"]),
+    help="Who speaks with the kernel; instead of the configuration's hub, else auto.",
+)
+@click.option(
     "--log-format", type=click.Choice(["text", "json"]), help="How the log is written. [default: text]"
 )
 @click.option(
@@ -38,7 +43,12 @@ LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 @daemon_socket
 @verbosity
 def serve(
-    *, config_path: Path | None, log_format: LogFormat | None, metrics: str | None, socket_path: Path | None
+    *,
+    config_path: Path | None,
+    hub: HubChoice | None,
+    log_format: LogFormat | None,
+    metrics: str | None,
+    socket_path: Path | None,
 ) -> None:
     """Run the daemon in the foreground. It ends, in order, at SIGTERM or Ctrl-C."""
     from tcmu_overlaybd.daemon import service
@@ -51,6 +61,8 @@ def serve(
         config = replace(config, log_config=log_config)
     if metrics is not None:
         config = replace(config, exporter_config=parse_address(metrics))
+    if hub is not None:
+        config = replace(config, hub=hub)
     start_log(config)
     testing.arm_from_environment()
     end_at_once(0 if service.serve(Folders.choose(), config, socket_path) else 1)

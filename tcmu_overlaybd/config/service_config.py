@@ -2,7 +2,7 @@
 
 The log, how registries are reached, and the limits of the cache and of devices.  Keys not
 named here are ignored.  Ours, which the reference ignores in turn, are ``device``,
-``cache``, ``insecureRegistries`` and ``certConfig.caFile``.  The folder of the reference's
+``cache``, ``hub``, ``insecureRegistries`` and ``certConfig.caFile``.  The folder of the reference's
 cache is never used: its files mean something else.
 """
 
@@ -21,6 +21,9 @@ Level = Annotated[int, msgspec.Meta(ge=0, le=3)]
 # What becomes of a command whose data does not come in time: it fails, is asked for again,
 # or waits for as long as it takes.
 OnTimeout = Literal["error", "retry", "freeze"]
+
+# Who speaks with the kernel about devices: libtcmu, or we ourselves (lio/hubs.py).
+HubChoice = Literal["auto", "libtcmu", "netlink"]
 
 
 class LogConfig(
@@ -113,6 +116,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, rename="camel"):
     log_level: Level = 1
     log_path: str = ""
     log_config: LogConfig = LogConfig()
+    hub: HubChoice = "auto"
     device: DeviceConfig = DeviceConfig()
     cache: CacheConfig = CacheConfig()
     cache_config: ReferenceCacheConfig = ReferenceCacheConfig()

@@ -191,6 +191,7 @@ class Attacher:
             size=served.size,
             serial=device.record.serial,
             tunables=replace(Tunables(), disk_timeout=disk_timeout_s(limits)),
+            kernel_waits=self._resources.hub == "libtcmu",
         )
         remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
         try:

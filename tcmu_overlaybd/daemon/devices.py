@@ -57,6 +57,7 @@ class Devices:
         self._table = resources.table
         self._state = resources.state
         self._store = resources.store
+        self._hub = resources.hub
         self._pool = pool
         self._attacher = Attacher(resources)
         self._detacher = Detacher(resources)
@@ -67,7 +68,7 @@ class Devices:
     # -- the Api
 
     def version(self) -> Version:
-        return Version(API_VERSION, __version__, os.getpid())
+        return Version(API_VERSION, __version__, os.getpid(), self._hub)
 
     def devices(self) -> DeviceList:
         with self._table.lock:

@@ -1,4 +1,4 @@
-"""The main thread: libtcmu's messages, signals, the watchdog, and the end, in one wait.
+"""The main thread: the kernel's messages, signals, the watchdog, and the end, in one wait.
 
 It waits in Python on file descriptors, never in C, so a signal is always heard.  While
 ``stop`` runs, in a thread of its own, the loop goes on: to remove a device takes an

@@ -33,6 +33,7 @@ class Version(msgspec.Struct, frozen=True):
     api: int
     version: str
     pid: int
+    hub: str = ""  # "libtcmu" or "netlink"
 
 
 UpgradeState = Literal["none", "preparing", "leaving", "failed"]

@@ -10,6 +10,7 @@ from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.daemon.names import Names
 from tcmu_overlaybd.daemon.state import Record, State
 from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.lio.hubs import HubKind
 from tcmu_overlaybd.native.core import Core
 from tcmu_overlaybd.remote.download import Downloads
 from tcmu_overlaybd.remote.store import BlobStore
@@ -24,6 +25,7 @@ class Resources:
     limits: DeviceConfig
     store: BlobStore
     downloads: Downloads
+    hub: HubKind = "libtcmu"
 
     def limits_of(self, record: Record) -> DeviceConfig:
         """The configuration's, but for what was said when the device was attached."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import resource
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -43,10 +44,10 @@ from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
 from tcmu_overlaybd.lio import modules
 from tcmu_overlaybd.lio.config_string import SUBTYPE
+from tcmu_overlaybd.lio.hubs import HubKind, choose_hub, open_hub
 from tcmu_overlaybd.lio.own_disks import check_not_ours
 from tcmu_overlaybd.metrics.exposition import Exposition
 from tcmu_overlaybd.native.core import Core
-from tcmu_overlaybd.native.hub import Hub
 from tcmu_overlaybd.native.process import guard_memory
 from tcmu_overlaybd.native.tcmu import Tcmu
 from tcmu_overlaybd.remote.download import Downloads
@@ -76,12 +77,15 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         handed = Handed.of_environment()
         stack.enter_context(take_lock(folders.lock) if handed is None else take_over(handed, folders))
         modules.make_ready()
-        modules.reset_netlink()
+        kind, others = choose_hub(config.hub)
+        raise_file_limit()
         guard_from_reclaim()
         stack.enter_context(LogPump())
         store = stack.enter_context(BlobStore(replace(settings_of(config), has_stand_in=False)))
         downloads = Downloads(config.download, free_floor=config.cache.free_floor)
-        resources = open_resources(stack.enter_context(Core.open()), store, downloads, folders, config)
+        resources = open_resources(
+            stack.enter_context(Core.open()), store, downloads, folders, config, hub=kind
+        )
         tcmu = stack.enter_context(Tcmu())
         stack.enter_context(Answers(tcmu, resources.table))
         newcomers = Newcomers(resources, tcmu)
@@ -93,10 +97,12 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         if config.exporter_config.enable:
             stack.enter_context(MetricsServer(config.exporter_config, exposition))
         try:
-            hub = Hub(SUBTYPE, DESCRIPTION, newcomers)
+            with nullcontext() if others else modules.netlink_held():
+                hub = open_hub(kind, DESCRIPTION, newcomers)
             devices.settle()
             server.start()
-            logger.info("ready: %d devices, control socket %s", len(resources.table.all()), server.path)
+            nr_devices = len(resources.table.all())
+            logger.info("ready: %d devices, hub %s, control socket %s", nr_devices, kind, server.path)
             notify("READY=1")
             stack.enter_context(bus_service(store))
             loop = MainLoop(hub)
@@ -118,7 +124,13 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
 
 
 def open_resources(
-    core: Core, store: BlobStore, downloads: Downloads, folders: Folders, config: ServiceConfig
+    core: Core,
+    store: BlobStore,
+    downloads: Downloads,
+    folders: Folders,
+    config: ServiceConfig,
+    *,
+    hub: HubKind,
 ) -> Resources:
     """Every device that the state folder knows is expected: the hub is about to find it."""
     check_not_ours(folders.state, "the state folder")
@@ -132,6 +144,7 @@ def open_resources(
         limits=config.device,
         store=store,
         downloads=downloads,
+        hub=hub,
     )
 
 
@@ -141,6 +154,12 @@ def bus_service(store: BlobStore) -> AbstractContextManager[None]:
     from tcmu_overlaybd.lio.tcmu_service import TcmuService
 
     return TcmuService(SUBTYPE, DESCRIPTION, lambda text: check_config(text, store))
+
+
+def raise_file_limit() -> None:
+    """A device takes three descriptors, a local layer one: the usual soft limit of 1024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def guard_from_reclaim() -> None:

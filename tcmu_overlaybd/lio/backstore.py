@@ -51,7 +51,7 @@ class Tunables:
 
 @dataclass(frozen=True, slots=True)
 class Backstore:
-    """``size`` is in bytes."""
+    """``size`` is in bytes.  kernel_waits: for a daemon's answer, whoever that is (lio/netlink_hub.py)."""
 
     name: str
     config: ConfigString
@@ -59,3 +59,4 @@ class Backstore:
     serial: str
     hba: str = HBA
     tunables: Tunables = Tunables()
+    kernel_waits: bool = True

@@ -37,6 +37,11 @@ def parse_uio_name(text: str) -> BackstoreId | None:
     return None
 
 
+def config_of_uio_name(text: str) -> str:
+    """The config string in it; "" when it is another driver's."""
+    return text.strip().split("/", 3)[3] if parse_uio_name(text) is not None else ""
+
+
 def backstore_of_uio(uio_name: str, sys: Path = SYS) -> BackstoreId | None:
     """The backstore behind ``uio3``; None when the device is gone, or not TCMU's."""
     return parse_uio_name(read_kernel_text(sys / "class/uio" / uio_name / "name"))

@@ -80,6 +80,7 @@ def attach(
         "qfull_time_out": tunables.qfull_time_out,
         "disk_timeout": tunables.disk_timeout,
         "read_ahead_kb": tunables.read_ahead_kb,
+        "kernel_waits": int(backstore.kernel_waits),
     }
     return run("attach", options, timeout_s, on_late)
 

@@ -6,6 +6,8 @@ import ctypes.util
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def is_loaded(module: str, sys: Path = Path("/sys")) -> bool:
 
 
 def make_ready() -> None:
-    """Loads the modules, mounts configfs, frees a stuck netlink queue.
+    """Loads the modules, mounts configfs.
 
     Raises UnavailableError with the command that mends it.
     """
@@ -48,17 +50,28 @@ def make_ready() -> None:
     Path("/etc/target").mkdir(exist_ok=True)
 
 
-def reset_netlink() -> None:
-    """Ends requests of the kernel that wait for an answer of a daemon that is gone.
+@contextmanager
+def netlink_held() -> Iterator[None]:
+    """Ends requests of the kernel that wait for an answer of a daemon that is gone, and refuses new
+    ones (EAGAIN) until the hub that is opened inside can hear them.
 
-    Without it an ``enable`` that hung with the last daemon hangs for ever, and all later
-    ones behind it.  Only whoever holds the daemon's lock may do this.
+    Without the first an ``enable`` that hung with the last daemon hangs for ever, and all later
+    ones behind it; without the second one that comes before the hub listens would.  Both hit
+    the devices of every daemon: only where ours is the only one.
     """
-    parameters = Path("/sys/module/target_core_user/parameters")
-    for name, value in (("block_netlink", "1"), ("reset_netlink", "1"), ("block_netlink", "0")):
-        path = parameters / name
-        if path.exists():  # older kernels have no such parameters, nor the queue
-            path.write_text(value)
+    _set_parameter("block_netlink", 1)
+    _set_parameter("reset_netlink", 1)
+    try:
+        yield
+    finally:
+        _set_parameter("block_netlink", 0)
+
+
+def _set_parameter(name: str, value: int) -> None:
+    """Older kernels have no such parameters, nor the queue."""
+    path = Path("/sys/module/target_core_user/parameters", name)
+    if path.exists():
+        path.write_text(str(value))
 
 
 def _modprobe(module: str) -> None:
@@ -93,7 +106,6 @@ def facts() -> list[Fact]:
         *(_module_fact(module) for module in ("target_core_user", "tcm_loop")),
         _configfs_fact(),
         _library_fact(),
-        _runner_fact(),
     ]
 
 
@@ -127,18 +139,4 @@ def _configfs_fact() -> Fact:
 def _library_fact() -> Fact:
     """Only looked for: to initialise it would reset the rings of a living daemon."""
     found = ctypes.util.find_library("tcmu")
-    if found:
-        return Fact("libtcmu", True, found)
-    return Fact("libtcmu", False, "libtcmu.so.2 is not installed", "apt-get install libtcmu2")
-
-
-def _runner_fact() -> Fact:
-    """tcmu-runner answers for devices of every subtype, and the kernel takes the first answer."""
-    for entry in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if entry.read_text().strip() == "tcmu-runner":
-                pid = entry.parent.name
-                return Fact("tcmu-runner", False, f"runs as pid {pid} and refuses our devices", f"kill {pid}")
-        except OSError:
-            continue
-    return Fact("tcmu-runner", True, "not running")
+    return Fact("libtcmu", True, found or "not installed: the daemon takes the netlink hub")

@@ -1,8 +1,9 @@
 """The hub: which devices the kernel wants us to serve (csrc/front/hub.h).
 
-libtcmu calls back on the thread that is inside ``Hub()`` or ``Hub.ready()``.  An
-exception in a listener must not travel through libtcmu's frames: it is logged
-with its traceback, and the kernel is told that the request failed.
+There are two: ``LibtcmuHub`` here, and ``lio.netlink_hub.NetlinkHub``.  Both call their
+listener on the thread that made them or is inside ``ready()``.  An exception in a listener
+ends neither: it is logged, with its traceback unless it is a sentence of ours, and the kernel
+is told that the request failed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 class HubDevice:
     """A TCMU device of our subtype.
 
-    ``handle`` is its identity until ``removed``; ``fd`` is libtcmu's, to be given
+    ``handle`` is its identity until ``removed``; ``fd`` is the hub's, to be given
     to ``Tcmu.bind``; ``config`` is the whole config string.
     """
 
@@ -57,7 +58,10 @@ Change = ConfigChange | SizeChange | WriteCacheChange
 
 
 class HubListener(Protocol):
-    """What a hub tells.  Each call holds up the kernel's request, so it returns within milliseconds."""
+    """What a hub tells.  Each call holds up the kernel's requests, so it returns within milliseconds.
+
+    The netlink hub's ``removed`` and ``reconfig`` may come after the fact: see there.
+    """
 
     def added(self, device: HubDevice) -> None:
         """A device came, or was found at start.  Raising refuses it: its ``enable`` fails."""
@@ -69,8 +73,18 @@ class HubListener(Protocol):
         """Somebody wrote to the backstore's attributes.  Raising refuses the change."""
 
 
-class Hub:
-    """libtcmu's connection to the kernel.  There is no close: it ends with the process."""
+class Hub(Protocol):
+    """There is no close: a hub ends with the process."""
+
+    def fileno(self) -> int:
+        """Readable when ``ready`` has something to do."""
+
+    def ready(self) -> None:
+        """Handles the kernel's messages that have come, by calling the listener; does not wait."""
+
+
+class LibtcmuHub:
+    """libtcmu's connection to the kernel."""
 
     def __init__(self, subtype: str, description: str, listener: HubListener) -> None:
         """Announces the handler and tells of every device that exists already.
@@ -88,11 +102,9 @@ class Hub:
         self._hub = opened(lib.obd_hub_open, "struct hub", params)
 
     def fileno(self) -> int:
-        """Readable when ``ready`` has something to do."""
         return int(lib.obd_hub_fd(self._hub))
 
     def ready(self) -> None:
-        """Handles the kernel's messages that have come, by calling the listener."""
         lib.obd_hub_ready(self._hub)
 
     def _added(self, device: HubDevice) -> None:
@@ -105,21 +117,26 @@ class Hub:
         self._listener.reconfig(handle, change)
 
 
-def _failed(exception: type[BaseException] | None, value: BaseException | None, traceback: Any) -> int:
-    """``onerror`` of the callbacks: the errno value that the kernel is told."""
-    if isinstance(value, RefusedError):
-        logger.info("hub: %s", value)
-        return -value.error
-    if isinstance(value, OverlayBDError):
-        logger.error("hub: %s", value)
-    elif exception is not None and value is not None:
-        logger.error("hub: a callback failed", exc_info=(exception, value, traceback))
+def status_of_failure(failure: BaseException | None) -> int:
+    """What the kernel is told when a listener raised: a negative errno value.  Logs it."""
+    if isinstance(failure, RefusedError):
+        logger.info("hub: %s", failure)
+        return -failure.error
+    if isinstance(failure, OverlayBDError):
+        logger.error("hub: %s", failure)
+    elif failure is not None:
+        logger.error("hub: a listener failed", exc_info=failure)
     return -errno.EINVAL
+
+
+def _failed(_type: type[BaseException] | None, value: BaseException | None, traceback: Any) -> int:
+    """``onerror`` of the callbacks; cffi gives the traceback apart."""
+    return status_of_failure(value.with_traceback(traceback) if value is not None else None)
 
 
 @ffi.def_extern(error=-errno.EINVAL, onerror=_failed)  # type: ignore[untyped-decorator]
 def hub_added(context: Any, device: Any) -> int:
-    hub: Hub = ffi.from_handle(context)
+    hub: LibtcmuHub = ffi.from_handle(context)
     name, config = (
         ffi.string(text).decode(errors="replace") for text in (device.uio_name, device.cfg_string)
     )
@@ -129,13 +146,13 @@ def hub_added(context: Any, device: Any) -> int:
 
 @ffi.def_extern(onerror=lambda *failure: _failed(*failure) and None)  # type: ignore[untyped-decorator]
 def hub_removed(context: Any, handle: Any) -> None:
-    hub: Hub = ffi.from_handle(context)
+    hub: LibtcmuHub = ffi.from_handle(context)
     hub._removed(_number(handle))
 
 
 @ffi.def_extern(error=-errno.EINVAL, onerror=_failed)  # type: ignore[untyped-decorator]
 def hub_reconfig(context: Any, handle: Any, change: int, value: int, text: Any) -> int:
-    hub: Hub = ffi.from_handle(context)
+    hub: LibtcmuHub = ffi.from_handle(context)
     hub._reconfig(_number(handle), _change(change, value, text))
     return 0
 

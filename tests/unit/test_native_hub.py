@@ -66,7 +66,7 @@ const char *tcmu_dev_get_cfgstring(struct device *device) { return device->confi
 SCRIPT = """
 import errno, select, sys
 from tcmu_overlaybd.errors import OverlayBDError, RefusedError
-from tcmu_overlaybd.native.hub import ConfigChange, Hub, SizeChange
+from tcmu_overlaybd.native.hub import ConfigChange, LibtcmuHub, SizeChange
 
 class Listener:
     def added(self, device):
@@ -87,7 +87,7 @@ class Listener:
             raise RefusedError("no", errno.EOPNOTSUPP)
 
 try:
-    hub = Hub("overlaybd", "what we are", Listener())
+    hub = LibtcmuHub("overlaybd", "what we are", Listener())
 except OverlayBDError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 assert select.select([hub], [], [], 10)[0]
