@@ -163,7 +163,7 @@ def test_stop_of_the_daemon_closes_the_others_and_ends_inside_its_deadline(
     for number in range(3):
         add(resources, f"sound{number}", serve(core, tmp_path / f"sound{number}", f"sound{number}"))
     stall.begin()
-    devices = Devices(resources, None)
+    devices = Devices(resources, None, None)
     begun = time.monotonic()
     assert devices.stop() is False
     assert time.monotonic() - begun < SLOW_S
