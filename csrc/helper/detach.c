@@ -1,8 +1,9 @@
 /* detach: takes a device down in the reverse order of attach, whatever is left of it.
  *
  * The unlink of the LUN makes the kernel flush the disk, and that waits for an answer
- * where no signal reaches.  So when nobody is there to give it (spare_flush), the
- * kernel is first told that there is no cache to flush.
+ * where no signal reaches.  So when it might not come (spare_flush), the kernel is first
+ * told that there is no cache to flush; and when no daemon is there at all (abandon),
+ * everything fails that waits for one.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "helper/abandon.h"
 #include "helper/configfs.h"
 #include "helper/disk.h"
 #include "helper/step.h"
@@ -21,7 +23,9 @@ static bool prepare_disk(const struct options *options, const struct places *pla
     struct disk disk;
     if (disk_look(options, places, &disk)) /* no disk: a device half made, or half taken down */
         return true;
-    if (options->spare_flush && !disk_spare_flush(options, &disk))
+    if ((options->spare_flush || options->abandon) && !disk_spare_flush(options, &disk))
+        return false;
+    if (options->abandon && !disk_set_offline(&disk))
         return false;
     return !options->claim || disk_claim(options, &disk);
 }
@@ -35,9 +39,19 @@ static void drop_nexus(const struct places *places)
         step_done("nexus");
 }
 
+static bool remove_lun(const struct options *options, const struct places *places)
+{
+    if (!prepare_disk(options, places))
+        return false;
+    pid_t failing = options->abandon ? abandon_ring_begin(places) : -1;
+    bool ok = link_remove("link", places->link) && folder_remove("lun", places->lun);
+    abandon_ring_end(failing);
+    return ok;
+}
+
 static bool remove_port(const struct options *options, const struct places *places)
 {
-    if (!prepare_disk(options, places) || !link_remove("link", places->link) || !folder_remove("lun", places->lun))
+    if (!remove_lun(options, places))
         return false;
     drop_nexus(places);
     return folder_remove("tpg", places->tpg) && folder_remove("port", places->port);

@@ -136,6 +136,11 @@ bool disk_spare_flush(const struct options *options, const struct disk *disk)
     return attribute_write("spare-flush", folder, "cache_type", "temporary write through");
 }
 
+bool disk_set_offline(const struct disk *disk)
+{
+    return attribute_write("offline", disk->device, "state", "offline\n"); /* the kernel wants the whole line */
+}
+
 static bool reread_partitions(const struct options *options)
 {
     step_begin();
@@ -153,7 +158,8 @@ static bool reread_partitions(const struct options *options)
 
 bool disk_rescan(const struct options *options)
 {
-    char device[PATH_MAX];
-    snprintf(device, sizeof device, "%.3900s/block/%.64s/device", options->sysfs, options->disk);
-    return attribute_write("rescan", device, "rescan", "1") && reread_partitions(options);
+    struct disk disk;
+    snprintf(disk.device, sizeof disk.device, "%.3900s/block/%.64s/device", options->sysfs, options->disk);
+    bool ok = options->disk_timeout == 0 || disk_set_timeout(options, &disk);
+    return ok && attribute_write("rescan", disk.device, "rescan", "1") && reread_partitions(options);
 }

@@ -37,6 +37,8 @@ bool disk_set_up_queue(const struct options *options, const struct disk *disk);
 bool disk_claim(const struct options *options, const struct disk *disk);
 /* From now on the kernel believes that there is no cache to be flushed. */
 bool disk_spare_flush(const struct options *options, const struct disk *disk);
+/* All that it is asked fails from now on, but for what the kernel itself flushes or aborts. */
+bool disk_set_offline(const struct disk *disk);
 /* Asks for its size again and reads the partition table, as after a change of medium. */
 bool disk_rescan(const struct options *options);
 

@@ -6,7 +6,7 @@
  * of its own, says what it did line by line (step.h), and may be killed; what it had
  * asked for may then still happen, so the daemon looks again (architecture, section 7).
  *
- *     obd-lio-helper attach|detach|rescan|resize key=value ...      (options.h)
+ *     obd-lio-helper attach|detach|rescan|resize|fail-ring|spare-flush|abandon key=value ...      (options.h)
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,7 +28,9 @@ static void rescan(const struct options *options)
 static const struct verb {
     const char *name;
     void (*run)(const struct options *options);
-} verbs[] = {{"attach", helper_attach}, {"detach", helper_detach}, {"rescan", rescan}, {"resize", helper_resize}};
+} verbs[] = {{"attach", helper_attach},  {"detach", helper_detach},       {"rescan", rescan},
+             {"resize", helper_resize},  {"fail-ring", helper_fail_ring}, {"spare-flush", helper_spare_flush},
+             {"abandon", helper_abandon}};
 
 static const struct verb *verb_find(const char *name)
 {
@@ -43,7 +45,8 @@ int main(int argc, char **argv)
     const struct verb *verb = argc > 1 ? verb_find(argv[1]) : NULL;
     struct options options;
     if (!verb) {
-        fprintf(stderr, "usage: obd-lio-helper attach|detach|rescan|resize key=value ...\n");
+        fprintf(stderr,
+                "usage: obd-lio-helper attach|detach|rescan|resize|fail-ring|spare-flush|abandon key=value ...\n");
         return OUTCOME_USAGE;
     }
     if (!options_parse(argc - 2, argv + 2, &options))

@@ -48,6 +48,7 @@ static const struct key keys[] = {
     NUMBER(kernel_waits),
     NUMBER(claim),
     NUMBER(spare_flush),
+    NUMBER(abandon),
 };
 
 static const struct options defaults = {

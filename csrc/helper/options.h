@@ -33,7 +33,8 @@ struct options {
     uint64_t read_ahead_kb;
     uint64_t kernel_waits; /* attach: "enable" and rmdir wait for a daemon's answer */
     uint64_t claim;        /* detach: refuse a disk that is in use */
-    uint64_t spare_flush;  /* detach: nobody answers, so send no SYNCHRONIZE CACHE */
+    uint64_t spare_flush;  /* detach: send no SYNCHRONIZE CACHE, which could wait for a disk below */
+    uint64_t abandon;      /* detach: no daemon lives, so what waits for one fails */
 };
 
 /* False, and a sentence on stderr, for a key that is unknown or a number that is none. */

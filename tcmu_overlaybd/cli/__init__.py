@@ -52,6 +52,9 @@ COMMANDS: dict[str, Entry] = {
     "fork": Entry("tcmu_overlaybd.cli.snapshot", "fork", "Make a second disk of what one has now."),
     "nbd": Entry("tcmu_overlaybd.cli.nbd", "nbd", "Serve an image as NBD from this process."),
     "login": Entry("tcmu_overlaybd.cli.login", "login", "Try a password at a registry, and keep it."),
+    "abandon": Entry(
+        "tcmu_overlaybd.cli.abandon", "abandon", "Let no shutdown of the machine wait for our disks."
+    ),
     "doctor": Entry("tcmu_overlaybd.cli.doctor", "doctor", "Say what is missing on this machine."),
 }
 

@@ -1,4 +1,5 @@
-"""Disks of this machine: attach, detach, list, status.  All of them ask the daemon.
+"""Disks of this machine: attach, detach, list, status.  All of them ask the daemon; only a
+forced detach can do without one.
 
 Paths are made absolute here, because the daemon has another working folder; a mount is
 made here, because it belongs to the caller's mount namespace.
@@ -22,12 +23,20 @@ from tcmu_overlaybd.cli.values import BYTES
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.messages import AttachRequest, DetachRequest, DeviceStatus, ResizeRequest
-from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
+from tcmu_overlaybd.errors import (
+    BusyError,
+    FailedError,
+    MissingError,
+    OverlayBDError,
+    UnavailableError,
+    UsageError,
+)
 from tcmu_overlaybd.lio.fabric import FabricKind
 from tcmu_overlaybd.lio.iscsi import Chap
 
 SOCKET_VARIABLE = "TCMU_OVERLAYBD_SOCKET"
 MOUNT_TIMEOUT_S = 60
+ANSWER_S = 5  # a daemon that lives has done so by then
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,7 +139,9 @@ def attach(
 
 @click.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Even when it is in use: what it waits for fails.")
+@click.option(
+    "--force", is_flag=True, help="Even when it is in use, or no daemon runs: what it waits for fails."
+)
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds it may take. [default: 30]"
 )
@@ -143,11 +154,39 @@ def detach(*, name: str, force: bool, timeout: float, socket_path: Path | None, 
     NAME may also be given as /dev/sdX, /dev/overlaybd/NAME, or any link to the disk,
     such as those in /dev/disk/by-id.
     """
-    request = DetachRequest(force=force, timeout=timeout)
-    device = connect(socket_path).detach(device_name(name), request)
+    ask = detach_by_force if force else detach_by_daemon
+    device = ask(connect(socket_path), device_name(name), timeout)
     note_upper(device)
     if as_json:
         print_json(msgspec.to_builtins(device))
+
+
+def detach_by_daemon(client: Client, name: str, timeout_s: float) -> DeviceStatus:
+    return client.detach(name, DetachRequest(timeout=timeout_s))
+
+
+def daemon_answers(client: Client) -> bool:
+    try:
+        client.version(ANSWER_S)
+    except UnavailableError:
+        return False
+    return True
+
+
+def detach_by_force(client: Client, name: str, timeout_s: float) -> DeviceStatus:
+    """By the daemon; when there is none, by this process."""
+    try:
+        return client.detach(name, DetachRequest(force=True, timeout=timeout_s))
+    except UnavailableError as error:
+        if daemon_answers(client):
+            raise
+        no_answer = error
+    from tcmu_overlaybd.daemon import without_daemon
+
+    try:
+        return without_daemon.detach(Folders.choose(), name, timeout_s)
+    except BusyError as error:
+        raise type(no_answer)(f"{no_answer} ({error})") from error
 
 
 @click.command()

@@ -20,14 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tcmu_overlaybd.config.image_config import ImageConfig
-from tcmu_overlaybd.config.service_config import DeviceConfig
 from tcmu_overlaybd.config.upper_dir import UpperDir
 from tcmu_overlaybd.daemon.device import Device
 from tcmu_overlaybd.daemon.messages import AttachRequest, DeviceStatus
 from tcmu_overlaybd.daemon.newcomers import release_ring
+from tcmu_overlaybd.daemon.opening import open_unless_cancelled
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
+from tcmu_overlaybd.daemon.timers import disk_timeout_s
 from tcmu_overlaybd.errors import (
     BusyError,
     FailedError,
@@ -50,10 +51,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_STEM = "disk"
 UNDO_TIMEOUT_S = 10.0
 MIN_HELPER_S = 1.0
-DEFAULT_IO_TIMEOUT_MS = 20_000
-DISK_TIMEOUT_EXTRA_S = 40  # the disk's SCSI timer is longer than ours, so ours ends a command
-
-NO_DISK_TIMEOUT_S = 2_147_483  # what the reference sets always: 24 days
 
 
 class Attacher:
@@ -79,7 +76,11 @@ class Attacher:
         with ExitStack() as undo:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
-            opened = self._open_image(device, request, config, deadline)
+            opened = open_unless_cancelled(
+                device.name,
+                lambda: self._open_image(device, request, config, deadline),
+                lambda: device.is_cancelled,
+            )
             served = ServedImage(opened, self._core, device.name, self._resources.limits_of(device.record))
             undo.callback(served.undo, UNDO_TIMEOUT_S)
             self._save(device, opened)
@@ -184,13 +185,13 @@ class Attacher:
         self, device: Device, served: ServedImage, chap: Chap | None, deadline: float, undo: ExitStack
     ) -> HelperReport:
         """The kernel's part.  Raises what the helper says, having taken down what it left."""
-        limits = self._resources.limits_of(device.record)
+        disk_timeout = disk_timeout_s(self._resources.limits_of(device.record))
         backstore = Backstore(
             name=device.name,
             config=ConfigString(Path(device.record.config_path), device.name),
             size=served.size,
             serial=device.record.serial,
-            tunables=replace(Tunables(), disk_timeout=disk_timeout_s(limits)),
+            tunables=replace(Tunables(), disk_timeout=disk_timeout, qfull_time_out=disk_timeout),
             kernel_waits=self._resources.hub == "libtcmu",
         )
         remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
@@ -213,13 +214,6 @@ class Attacher:
         except OverlayBDError as error:
             undo.pop_all()
             self._table.set_state(device, "broken", f"its attach could not be undone: {error}")
-
-
-def disk_timeout_s(limits: DeviceConfig) -> int:
-    """Of the kernel's timer, which must not end a command before we do, so never one that may wait."""
-    if limits.on_timeout != "error":
-        return NO_DISK_TIMEOUT_S
-    return (limits.io_timeout_ms or DEFAULT_IO_TIMEOUT_MS) // 1000 + DISK_TIMEOUT_EXTRA_S
 
 
 def log_steps(device: Device, report: HelperReport) -> None:

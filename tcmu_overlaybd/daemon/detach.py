@@ -4,7 +4,7 @@ A disk that is mounted or open is refused: by a look around for the sentence, an
 the helper's exclusive claim for certainty.  ``force`` does it all the same, and first
 fails every parked command, since an unlink waits for them where no signal reaches.
 
-A detach that fails leaves the device as it was.
+A detach that fails leaves the device as it was; by force, broken.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Detacher:
         the last flush failed.  It is detached all the same when that has failed, or has not
         ended in time.
         """
-        if request.force and self._cancel_attach(device, request.timeout):
+        if request.force and (
+            self._cancel_attach(device, request.timeout) or self._hurry_detach(device, request.timeout)
+        ):
             return device.status()
         if not request.force:
             self._wait_until_open(device, request.timeout)
@@ -55,10 +57,13 @@ class Detacher:
             status = msgspec.structs.replace(device.status(), state=before)
         try:
             self._remove_from_kernel(device, request)
-        except OverlayBDError:
+        except OverlayBDError as error:
             self._note(device, "attached")
-            # One that was still opening is not opened any more: see table.serve_opened.
-            self._table.set_state(device, "broken" if before == "opening" else before, device.reason)
+            if request.force:  # it serves nothing any more
+                self._table.set_state(device, "broken", f"a forced detach has not ended: {error}")
+            else:
+                # One that was still opening is not opened any more: see table.serve_opened.
+                self._table.set_state(device, "broken" if before == "opening" else before, device.reason)
             raise
         release_ring(self._table, device)
         self._close(device, request.timeout)
@@ -72,6 +77,16 @@ class Detacher:
         while device.state == "attaching" and device in self._table.all():
             if time.monotonic() > deadline:
                 raise TimeoutExpiredError(f"{device.name}: its attach did not end within {timeout_s:.0f} s")
+            time.sleep(POLL_S)
+        return device not in self._table.all()
+
+    def _hurry_detach(self, device: Device, timeout_s: float) -> bool:
+        """Whether a detach was running, which may wait for a parked command, and device is gone now."""
+        deadline = time.monotonic() + timeout_s
+        while device.state == "detaching" and device in self._table.all():
+            self._fail_parked(device)
+            if time.monotonic() > deadline:
+                raise TimeoutExpiredError(f"{device.name}: its detach did not end within {timeout_s:.0f} s")
             time.sleep(POLL_S)
         return device not in self._table.all()
 
@@ -108,6 +123,8 @@ class Detacher:
             device.port,
             request.timeout,
             claim=not request.force,
+            # _close flushes, and that has a deadline; without an image nobody would answer.
+            spare_flush=request.force or device.served is None,
         )
 
     def _note(self, device: Device, phase: Phase) -> None:

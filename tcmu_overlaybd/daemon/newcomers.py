@@ -26,6 +26,7 @@ from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.served_image import ServedImage
 from tcmu_overlaybd.daemon.state import Record
 from tcmu_overlaybd.daemon.table import DeviceTable
+from tcmu_overlaybd.daemon.timers import disk_timeout_s, open_timeout_ms
 from tcmu_overlaybd.errors import (
     BusyError,
     FailedError,
@@ -88,7 +89,12 @@ class Newcomers:
             raise RefusedError(f"{device.uio_name}: is gone again", errno.ENODEV)
         known = self._table.of_backstore(backstore, config) or self._adopt(config, backstore)
         size = device.map_size()
-        self._table.bind(known, device, lambda: self._tcmu.bind(device.fd, known.name, size))
+        wait_ms = open_timeout_ms(self._resources.limits_of(known.record))
+        self._table.bind(
+            known,
+            device,
+            lambda: self._tcmu.bind(device.fd, known.name, size, open_timeout_ms=wait_ms),
+        )
         logger.info("%s: bound to %s", known.name, device.uio_name)
         if known.record.phase == "attaching":
             # Unless we are attaching it now, the last daemon was when it died: it will be
@@ -199,7 +205,7 @@ class Newcomers:
         write_result(config, "success")
         logger.info("%s: its image is open: %d bytes", device.name, served.size)
         if device.said_not_ready:
-            rescan_when_seen(device)
+            rescan_when_seen(device, disk_timeout_s(self._resources.limits_of(device.record)))
 
     def _open_patiently(self, device: Device, config: ImageConfig) -> OpenImage:
         record = device.record
@@ -248,13 +254,14 @@ def release_ring(table: DeviceTable, device: Device) -> None:
         logger.warning("%s: its ring is given up: %s", device.name, error)
 
 
-def rescan_when_seen(device: Device) -> None:
-    """The kernel scanned the disk while it had no size: lets it look again."""
+def rescan_when_seen(device: Device, disk_timeout: int) -> None:
+    """The kernel scanned the disk while it had no size: lets it look again.  Whoever made the
+    device does not know our timers, so the disk gets its own from us, too."""
     for _ in range(RESCAN_TRIES):
         disk = find_disk(device.record.serial)
         if disk:
             device.change_record(disk=disk)
-            helper.rescan(disk, RESCAN_TIMEOUT_S)
+            helper.rescan(disk, RESCAN_TIMEOUT_S, disk_timeout)
             return
         time.sleep(RESCAN_PAUSE_S)
 

@@ -13,9 +13,7 @@ next one finds its devices again.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import resource
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -30,6 +28,7 @@ from tcmu_overlaybd.daemon.control import ControlServer, listen
 from tcmu_overlaybd.daemon.devices import Devices
 from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.hand_over import LOCK_TIMEOUT_S, Handed
+from tcmu_overlaybd.daemon.lock import take_lock
 from tcmu_overlaybd.daemon.logs import LogPump
 from tcmu_overlaybd.daemon.main_loop import MainLoop
 from tcmu_overlaybd.daemon.metrics_server import MetricsServer
@@ -41,7 +40,7 @@ from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
-from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
+from tcmu_overlaybd.errors import BusyError, OverlayBDError
 from tcmu_overlaybd.lio import modules
 from tcmu_overlaybd.lio.config_string import SUBTYPE
 from tcmu_overlaybd.lio.hubs import HubKind, choose_hub, open_hub
@@ -204,26 +203,3 @@ def take_over(handed: Handed, folders: Folders) -> IO[str]:
             if time.monotonic() > deadline:
                 raise
         time.sleep(LOCK_POLL_S)
-
-
-def take_lock(path: Path) -> IO[str]:
-    """The file whose flock makes us the only daemon; it ends with the process, however that ends.
-
-    Raises BusyError with the pid of the one that has it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-    except OSError as error:
-        raise FailedError(f"{path}: the lock cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise BusyError(f"{path}: another daemon runs (pid {holder})") from None
-    file.seek(0)
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,19 +93,44 @@ def detach(
     *,
     claim: bool,
     spare_flush: bool = False,
+    abandon: bool = False,
 ) -> HelperReport:
     """Removes what there is of the device.
 
     claim refuses (BusyError) a disk that is mounted or otherwise held; spare_flush sends
-    no SYNCHRONIZE CACHE, for a disk that nobody serves.
+    no SYNCHRONIZE CACHE, which may take as long as a disk below hangs; abandon makes all
+    fail that waits for a daemon: only for who holds the daemon's lock.
     """
-    options = {**_identity(hba, name, port), "claim": int(claim), "spare_flush": int(spare_flush)}
-    return run("detach", options, timeout_s)
+    flags = {"claim": int(claim), "spare_flush": int(spare_flush), "abandon": int(abandon)}
+    return run("detach", {**_identity(hba, name, port), **flags}, timeout_s)
 
 
-def rescan(disk: str, timeout_s: float) -> HelperReport:
-    """Makes the kernel ask for the size of disk (``sda``) again, and read its partitions."""
-    return run("rescan", {"disk": disk}, timeout_s)
+@contextmanager
+def failing_ring(hba: str, name: str, timeout_s: float) -> Iterator[None]:
+    """Meanwhile all commands to the device fail: only for who holds the daemon's lock."""
+    options = {"deadline_ms": int(timeout_s * 1000), "hba": hba, "name": name}
+    process = _start([str(PROGRAM), "fail-ring", *(f"{key}={value}" for key, value in options.items())])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def spare_flush(timeout_s: float) -> None:
+    """The kernel flushes no disk of ours any more, whoever made it: the machine shuts down."""
+    run("spare-flush", {}, timeout_s)
+
+
+def abandon(timeout_s: float) -> None:
+    """That, and all commands to disks of ours fail: only for who holds the daemon's lock."""
+    run("abandon", {}, timeout_s)
+
+
+def rescan(disk: str, timeout_s: float, disk_timeout: int = 0) -> HelperReport:
+    """Makes the kernel ask for the size of disk (``sda``) again, and read its partitions; with
+    disk_timeout, that is how many seconds a command may take."""
+    return run("rescan", {"disk": disk, "disk_timeout": disk_timeout}, timeout_s)
 
 
 def resize(hba: str, name: str, size: int, disk: str, timeout_s: float) -> HelperReport:

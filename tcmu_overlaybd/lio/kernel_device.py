@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.lio import helper, iscsi
@@ -47,15 +48,25 @@ def make(
     return report
 
 
-def remove(hba: str, name: str, port: Port, timeout_s: float, *, claim: bool) -> None:
+def remove(
+    hba: str,
+    name: str,
+    port: Port,
+    timeout_s: float,
+    *,
+    claim: bool,
+    spare_flush: bool = False,
+    abandon: bool = False,
+) -> None:
     """Removes what there is of the device.
 
     claim refuses (BusyError) a disk that is mounted or otherwise held, and a target that an
-    initiator is logged in to.
+    initiator is logged in to.  spare_flush and abandon as in helper.detach.
     """
     if not isinstance(port, IscsiTarget):
-        helper.detach(hba, name, port, timeout_s, claim=claim)
+        helper.detach(hba, name, port, timeout_s, claim=claim, spare_flush=spare_flush, abandon=abandon)
         return
     deadline = time.monotonic() + timeout_s
-    iscsi.unexport(port, timeout_s, claim=claim)
+    with helper.failing_ring(hba, name, timeout_s) if abandon else nullcontext():
+        iscsi.unexport(port, timeout_s, claim=claim)
     helper.detach(hba, name, None, max(deadline - time.monotonic(), MIN_TIMEOUT_S), claim=claim)

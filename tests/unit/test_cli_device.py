@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcmu_overlaybd.cli.device import device_name, print_columns
-from tcmu_overlaybd.daemon.service import take_lock
+from tcmu_overlaybd.daemon.lock import take_lock
 from tcmu_overlaybd.errors import BusyError
 
 HAS_TCMU = Path("/sys/module/target_core_user").exists()
@@ -132,7 +132,7 @@ def test_lock_keeps_a_second_daemon_out_and_names_the_first(tmp_path):
 def test_lock_ends_with_the_process_that_is_killed(tmp_path):
     code = f"""
 import pathlib, time
-from tcmu_overlaybd.daemon.service import take_lock
+from tcmu_overlaybd.daemon.lock import take_lock
 lock = take_lock(pathlib.Path({str(tmp_path / "lock")!r}))
 print("held", flush=True)
 time.sleep(1000)

@@ -17,6 +17,7 @@ FILES = {
     "usr/share/man/man1/tcmu-overlaybd.1",
     "usr/share/man/man1/tcmu-overlaybd-image-commit.1",
     "etc/systemd/system/tcmu-overlaybd.service",
+    "etc/systemd/system/tcmu-overlaybd-shutdown.service",
     "etc/systemd/system/tcmu-overlaybd.socket",
     "etc/udev/rules.d/60-tcmu-overlaybd.rules",
     "etc/dbus-1/system.d/tcmu-overlaybd.conf",
@@ -60,6 +61,12 @@ def test_everything_that_pip_does_not_install_is_installed(installed):
 def test_service_runs_the_program_that_is_installed(installed):
     text = (installed / "etc/systemd/system/tcmu-overlaybd.service").read_text()
     assert "ExecStart=/opt/tcmu/bin/tcmu-overlaybd serve\n" in text
+
+
+def test_shutdown_unit_abandons_the_disks_after_the_daemon_has_stopped(installed):
+    text = (installed / "etc/systemd/system/tcmu-overlaybd-shutdown.service").read_text()
+    assert "ExecStop=/opt/tcmu/bin/tcmu-overlaybd abandon\n" in text
+    assert "Before=tcmu-overlaybd.service\n" in text
 
 
 @pytest.mark.parametrize("name", ["tcmu-overlaybd", "tcmu-overlaybd-nbd", "tcmu-overlaybd-image-verify"])
