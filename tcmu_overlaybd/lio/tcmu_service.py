@@ -124,7 +124,7 @@ class TcmuService:
             raise
         if reply is RequestNameReply.IN_QUEUE:
             logger.warning(
-                "D-Bus: %s belongs to another daemon, tcmu-runner perhaps: targetcli does not see ours",
+                "D-Bus: %s belongs to another daemon, tcmu-runner or our predecessor, and is ours after it",
                 NAME,
             )
         else:

@@ -26,6 +26,7 @@ CODES = {
     errors.UnavailableError: 4,
     errors.TimeoutExpiredError: 4,
     errors.TransientError: 4,
+    errors.KilledError: 4,
     errors.CorruptError: 5,
     errors.FormatError: 5,
 }
