@@ -21,8 +21,7 @@ done
 put packaging/tcmu-overlaybd.socket /etc/systemd/system/tcmu-overlaybd.socket
 put packaging/tcmu-overlaybd.service /etc/systemd/system/tcmu-overlaybd.service
 put packaging/tcmu-overlaybd-shutdown.service /etc/systemd/system/tcmu-overlaybd-shutdown.service
-sed -i "s|^ExecStop=.*|ExecStop=$program abandon|" "$destination/etc/systemd/system/tcmu-overlaybd-shutdown.service"
-sed -i "s|^ExecStart=.*|ExecStart=$program serve|" "$destination/etc/systemd/system/tcmu-overlaybd.service"
+sed -i "s|/usr/bin/tcmu-overlaybd|$program|" "$destination"/etc/systemd/system/tcmu-overlaybd*.service
 put packaging/60-tcmu-overlaybd.rules /etc/udev/rules.d/60-tcmu-overlaybd.rules
 put packaging/org.kernel.TCMUService1.conf /etc/dbus-1/system.d/tcmu-overlaybd.conf
 put packaging/tcmu-overlaybd.modules-load.conf /etc/modules-load.d/tcmu-overlaybd.conf

@@ -119,6 +119,7 @@ class HandOver:
         self._flush()
         logger.info("upgrade: handing over to pid %d", successor.pid)
         notify(f"MAINPID={successor.pid}")
+        os.environ.pop("NOTIFY_SOCKET", None)  # systemd listens to the successor from now on
         with self._lock:
             self._state = "leaving"
         self.end()

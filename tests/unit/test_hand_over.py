@@ -81,10 +81,12 @@ def test_successor_that_says_nothing_is_killed(make, monkeypatch):
     monkeypatch.setattr(hand_over, "PREPARE_TIMEOUT_S", 0.3)
     made, done, _ = make("import time; time.sleep(600)")
     made.begin()
+    while (successor := made.status().successor) == 0:
+        time.sleep(0.01)
     assert "is not prepared after" in wait_for_failure(made)
     assert done == []
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # it is gone, and was waited for
+        os.waitpid(successor, os.WNOHANG)  # it is gone, and was waited for
 
 
 def test_program_that_is_not_there_is_a_failure(listener):
