@@ -1,4 +1,7 @@
-"""200 devices made at once by 20 processes, with either hub, and what so many cost when nobody uses them."""
+"""200 devices made at once by 20 processes, and what so many cost when nobody uses them.
+
+Each hub has a file, and so a VM, of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 from vm_daemon import leftovers
 from vm_images import MIB
 
@@ -72,18 +74,20 @@ def lost_messages(pid):
 
 
 def detach_all(daemon):
+    """By force, which does not look around for users of each disk."""
     begun = time.monotonic()
     with ThreadPoolExecutor(NR_PROCESSES) as pool:
-        list(pool.map(lambda d: daemon.detach(d.name, timeout=TIMEOUT_S), daemon.client.devices()))
+        list(
+            pool.map(lambda d: daemon.detach(d.name, timeout=TIMEOUT_S, force=True), daemon.client.devices())
+        )
     return time.monotonic() - begun
 
 
-@pytest.mark.timeout(TIMEOUT_S)
-@pytest.mark.parametrize("hub", ["libtcmu", "netlink"])
-def test_two_hundred_devices_come_at_once_and_cost_nothing_when_idle(make_daemon, plain_layer, capsys, hub):
-    daemon = make_daemon(config={"hub": hub}, verbosity="-q")
+def check_storm(daemon, layer, capsys):
+    """They come, none is lost, and none costs anything when idle; prints what was measured."""
+    hub = daemon.client.version().hub
     before = Use(daemon)
-    took = storm(daemon, plain_layer)
+    took = storm(daemon, layer)
     devices = daemon.client.devices()
     assert [device.state for device in devices] == ["ready"] * NR
     assert len({device.disk for device in devices}) == NR
