@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/hook.h"
 #include "base/thread.h"
+#include "image/upper_device.h"
 #include "image/upper_sealed.h"
 #include "image/upper_sectors.h"
 #include "image/upper_sparse.h"
@@ -123,33 +124,44 @@ static enum obd_status take_lock(struct upper *upper)
     return status == OBD_E_BUSY ? refuse_held(upper) : status;
 }
 
-/* A device ends where it ends, however much of it was written, and what an earlier upper left
- * on it looks like entries of this one. */
-static enum obd_status ask_for_file(struct file *file, struct stat *st)
+static enum obd_status ask_for_inode(struct file *file, struct stat *st)
 {
     if (fstat(file_fd(file), st) != 0)
         return status_set_errno(errno, "cannot ask for the inode of %s", file_path(file));
-    if (S_ISREG(st->st_mode))
-        return OBD_OK;
-    return status_set(OBD_E_UNSUPPORTED,
-                      "%s is not a regular file, and how much of an upper was written is known by its files' ends: "
-                      "make a file system on the device and put the upper there",
-                      file_path(file));
+    return OBD_OK;
+}
+
+/* What an earlier upper left on a device would look like entries of this one. */
+static enum obd_status check_index_file(struct file *index)
+{
+    struct stat st;
+    enum obd_status status = ask_for_inode(index, &st);
+    if (status == OBD_OK && !S_ISREG(st.st_mode))
+        status = status_set(OBD_E_UNSUPPORTED,
+                            "upper index %s is not a regular file: where it ends says what was flushed, and a device "
+                            "does not; only an upper's data may lie on one",
+                            file_path(index));
+    return status;
 }
 
 static enum obd_status find_owner(struct upper *upper)
 {
     struct stat st;
-    enum obd_status status = ask_for_file(upper->data, &st);
+    enum obd_status status = ask_for_inode(upper->data, &st);
     if (status != OBD_OK)
         return status;
-    upper->owner.data_device = st.st_dev;
-    upper->owner.data_inode = st.st_ino;
+    upper->is_on_device = S_ISBLK(st.st_mode);
+    if (upper->is_on_device ? upper->is_sparse : !S_ISREG(st.st_mode))
+        return status_set(OBD_E_UNSUPPORTED, "upper %s is no file%s", upper->name,
+                          upper->is_on_device ? ", and a device has no holes: it cannot be a sparse upper" : "");
+    /* A device's node is made anew now and then; its number stays as long as the boot. */
+    upper->owner.data_device = upper->is_on_device ? st.st_rdev : st.st_dev;
+    upper->owner.data_inode = upper->is_on_device ? 0 : st.st_ino;
     return OBD_OK;
 }
 
 /* Where the log ends: a torn last sector is skipped, never written into.  In a sparse
- * file everything has its place already. */
+ * file everything has its place already; on a device it is found later. */
 static enum obd_status find_log_end(struct upper *upper)
 {
     uint64_t size;
@@ -184,9 +196,8 @@ static enum obd_status refuse_sealed(struct upper *upper)
 
 static enum obd_status open_index(struct upper *upper)
 {
-    struct stat st;
     enum obd_status status = file_open(upper->index_path, upper->is_read_only ? O_RDONLY : O_RDWR, 0, &upper->index);
-    return status == OBD_OK ? ask_for_file(upper->index, &st) : status;
+    return status == OBD_OK ? check_index_file(upper->index) : status;
 }
 
 static enum obd_status open_side_index(struct upper *upper)
@@ -197,7 +208,7 @@ static enum obd_status open_side_index(struct upper *upper)
 
 static enum obd_status open_files(struct upper *upper)
 {
-    int flags = upper->is_read_only ? O_RDONLY : O_RDWR;
+    int flags = upper->is_read_only ? O_RDONLY : O_RDWR | O_EXCL; /* claims a device, and is nothing to a file */
     enum obd_status status = file_open(upper->name, flags, 0, &upper->data);
     if (status == OBD_OK)
         status = find_owner(upper);
@@ -205,7 +216,7 @@ static enum obd_status open_files(struct upper *upper)
         status = take_lock(upper);
     if (status == OBD_OK)
         status = find_log_end(upper);
-    if (status == OBD_OK && !upper->is_read_only)
+    if (status == OBD_OK && !upper->is_read_only && !upper->is_on_device)
         status = refuse_sealed(upper);
     if (status != OBD_OK)
         return status;
@@ -226,6 +237,8 @@ enum obd_status upper_open(const struct obd_upper_params *params, struct upper *
         status = open_files(upper);
     if (status == OBD_OK)
         status = upper_restore(upper);
+    if (status == OBD_OK && upper->is_on_device)
+        status = upper_device_find_end(upper);
     upper->index_room = upper->index_length;
     if (status == OBD_OK && !upper->is_read_only)
         status = upper_start_flusher(upper);
@@ -272,7 +285,8 @@ static enum obd_status close_writable(struct upper *upper)
         status = upper_sectors_mark_clean(upper);
     if (status == OBD_OK)
         status = retire_journal(upper);
-    if (status == OBD_OK && !upper->is_sparse) /* of that nothing was reserved, and its mtime is noted */
+    /* Of a sparse file nothing was reserved, and its mtime is noted; of a device neither. */
+    if (status == OBD_OK && !upper->is_sparse && !upper->is_on_device)
         status = give_room_back(upper->data);
     return status == OBD_OK ? give_room_back(upper->index) : status;
 }

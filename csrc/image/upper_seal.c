@@ -28,6 +28,9 @@ static enum obd_status enter_sealing(struct upper *upper)
 {
     if (upper->is_read_only || upper->is_failed || upper->seal_state != UPPER_OPEN)
         return upper_refuse(upper);
+    if (upper->is_on_device)
+        return status_set(OBD_E_UNSUPPORTED, "upper %s is a device, whose end is no place for a trailer: commit it",
+                          upper->name);
     if (upper->is_sparse)
         return status_set(OBD_E_UNSUPPORTED, "upper %s is sparse: it has no log that an index could end", upper->name);
     if (upper->inserts_owed > 0)

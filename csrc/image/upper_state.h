@@ -13,6 +13,7 @@
  *   upper_sealed.c  is a data file a sealed layer?
  *   upper_sparse.c  what is different when the data file is written in place
  *   upper_sectors.c the side index that goes with that
+ *   upper_device.c  what is different when it is a block device
  *
  * Lock order: flush_lock, reserve_lock, map_lock.  A flush pair holds none of
  * them while it waits for the disk; flush_lock's is_flushing keeps it alone.
@@ -55,6 +56,7 @@ struct upper {
     uint64_t replayed;
     bool is_read_only; /* opened so, or failed at an earlier start */
     bool is_sparse;
+    bool is_on_device; /* the data file is a block device */
 
     /* Of a sparse one, while it is opened and closed. */
     struct segment_array derived; /* what the file system tells, when that had to be asked */

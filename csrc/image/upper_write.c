@@ -23,6 +23,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/hook.h"
+#include "image/upper_device.h"
 #include "image/upper_sparse.h"
 
 /* Disk space is reserved in these steps, and in smaller ones on a full disk. */
@@ -108,9 +109,12 @@ static enum obd_status reserve_to(struct file *file, uint64_t *room, uint64_t en
 /* Under reserve_lock. */
 static enum obd_status reserve_disk(struct upper *upper, struct reservation *r, uint64_t index_end)
 {
+    uint64_t log_end = upper->log_end + r->log_bytes;
     enum obd_status status = reserve_to(upper->index, &upper->index_room, index_end, INDEX_STEP);
-    if (status == OBD_OK)
-        status = reserve_to(upper->data, &upper->log_room, upper->log_end + r->log_bytes, LOG_STEP);
+    if (status == OBD_OK && upper->is_on_device)
+        status = log_end <= upper->log_room ? OBD_OK : upper_device_refuse_full(upper, log_end);
+    else if (status == OBD_OK)
+        status = reserve_to(upper->data, &upper->log_room, log_end, LOG_STEP);
     if (status != OBD_OK)
         return status_prefix(status, "upper %s", upper->name);
     if (!upper->is_sparse)

@@ -170,7 +170,7 @@ class Attacher:
             check_not_ours(opened.upper.data, "an upper")
         self._state.save_config(device.name, opened.config)
         writable = not opened.image.is_read_only
-        upper = str(opened.upper.data.parent) if writable and opened.upper is not None else ""
+        upper = str(opened.upper.index.parent) if writable and opened.upper is not None else ""
         self._state.save(device.change_record(size=opened.image.size, writable=writable, upper=upper))
 
     def _choose_chap(self, device: Device, request: AttachRequest) -> Chap | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tcmu_overlaybd.config.json_file import sync_folder
 from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError, UsageError
 from tcmu_overlaybd.formats import lsmt, uuid_text
+from tcmu_overlaybd.image.blank_device import write_first_block
 
 
 def check_size(size: int) -> None:
@@ -32,10 +33,12 @@ def create_layer(
 ) -> str:
     """Makes the two files of a writable layer of size bytes; returns its UUID.
 
-    A sparse layer's index file stays empty, as in the reference.  Raises FailedError
-    when one of them exists; what was made by then is removed again.
+    A sparse layer's index file stays empty, as in the reference.  data may be a blank block
+    device.  Raises FailedError when one of them exists; what was made by then is removed again.
     """
     check_size(size)
+    if sparse and data.is_block_device():
+        raise UsageError(f"{data}: a device has no holes, so it cannot be a sparse layer")
     uuid = uuid or uuid_text.fresh()
     flags = lsmt.SPARSE_DATA_HEADER if sparse else lsmt.APPEND_DATA_HEADER
     block = lsmt.Block(flags=flags, virtual_size=size, uuid=uuid, parent_uuid=parent_uuid)
@@ -47,8 +50,11 @@ def create_layer(
         index_offset=lsmt.BLOCK_SIZE,
     )
     with ExitStack() as undo:
-        _write_new(data, lsmt.build(block), lsmt.BLOCK_SIZE + size if sparse else 0, undo)
         _write_new(index, b"" if sparse else lsmt.build(index_block), 0, undo)
+        if data.is_block_device():
+            write_first_block(data, lsmt.build(block))
+        else:
+            _write_new(data, lsmt.build(block), lsmt.BLOCK_SIZE + size if sparse else 0, undo)
         for folder in {data.parent, index.parent}:
             sync_folder(folder)
         undo.pop_all()

@@ -145,7 +145,7 @@ def _upper_info(config: ImageConfig) -> Info | None:
         "kind": pair.kind,
         "data": str(pair.data),
         "index": str(pair.index),
-        "data_size": pair.data.stat().st_size,
+        "data_size": pair.data_size,
         "index_size": pair.index.stat().st_size if pair.index.exists() else 0,
         "virtual_size": pair.virtual_size,
         "uuid": pair.uuid,

@@ -156,6 +156,11 @@ def _sealable(opened: OpenImage) -> UpperPair:
             f"{opened.name}: its upper is {opened.upper.kind}, and only one that is appended to can be"
             " sealed in use; detach it, and image commit makes a layer of it"
         )
+    if opened.upper.data.is_block_device():
+        raise UsageError(
+            f"{opened.name}: its upper lies on {opened.upper.data}, a device, which cannot be sealed;"
+            " detach it, and image commit makes a layer of it"
+        )
     if len(opened.layers) + 1 >= native.MAX_LAYERS:
         raise LimitError(
             f"{opened.name}: it has {len(opened.layers)} lowers and an upper, and at most {native.MAX_LAYERS}"

@@ -24,6 +24,12 @@ class UpperPair:
     parent_uuid: str
     data_virtual_size: int = 0  # in the data file: another when a growth was cut off
 
+    @property
+    def data_size(self) -> int:
+        """Of the data file, or of the block device that it is; bytes."""
+        with self.data.open("rb") as file:
+            return file.seek(0, os.SEEK_END)
+
 
 def read_upper_pair(data: Path, index: Path) -> UpperPair:
     """What the headers of a writable layer say.

@@ -10,6 +10,7 @@ File systems without a block device of their own (overlay, btrfs, NFS) are not s
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,11 @@ def check_not_ours(path: Path, what: str) -> None:
 
 
 def own_disk_below(path: Path, sys: Path = SYS) -> str:
-    """``sda`` when the file system of path is on a disk of ours, by whatever partitions and
+    """``sda`` when path, or its file system, is on a disk of ours, by whatever partitions and
     device-mapper layers; else ""."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    number = existing.stat().st_dev
+    facts = existing.stat()
+    number = facts.st_rdev if stat.S_ISBLK(facts.st_mode) else facts.st_dev
     start = sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
     if not start.exists():
         return ""

@@ -12,6 +12,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#define DISK_FOLDER "/dev/shm/fuzz_tcmu.XXXXXX" /* a busy disk's sync would look like a ring that hangs */
 #include "ring_fixture.h"
 
 #include "input.h"
@@ -67,9 +68,9 @@ static void overwrite(uint8_t *place, size_t room, struct input *input)
 static void overwrite_entry(struct kernel *kernel, struct tcmu_cmd_entry *entry, struct input *input)
 {
     size_t where = take_u8(input);
-    uint8_t *place = (uint8_t *)entry + where, *end = kernel->map + data_offset(kernel, 0);
-    if (entry != NULL && place < end)
-        overwrite(place, (size_t)(end - place), input);
+    uint8_t *end = kernel->map + data_offset(kernel, 0);
+    if (entry != NULL && where < (size_t)(end - (uint8_t *)entry))
+        overwrite((uint8_t *)entry + where, (size_t)(end - (uint8_t *)entry) - where, input);
 }
 
 static void overwrite_memory(struct kernel *kernel, struct input *input)

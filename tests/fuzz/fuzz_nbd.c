@@ -10,6 +10,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#define DISK_FOLDER "/dev/shm/fuzz_nbd.XXXXXX" /* a busy disk's sync would look like a server that hangs */
 #include "nbd_disk.h"
 
 #include "input.h"
@@ -38,6 +39,18 @@ static void use_disk(void)
 
 /* ---- a client that reads while it sends ---- */
 
+/* libFuzzer's clock interrupts every wait. */
+static short wait_ready(int fd, short events)
+{
+    struct pollfd ready = {.fd = fd, .events = events};
+    int nr;
+    do
+        nr = poll(&ready, 1, WAIT_MS);
+    while (nr < 0 && errno == EINTR);
+    CHECK(nr == 1);
+    return ready.revents;
+}
+
 static void read_what_is_there(int fd)
 {
     static char dropped[1 << 16];
@@ -49,12 +62,10 @@ static void read_what_is_there(int fd)
 static bool send_all(int fd, const unsigned char *message, size_t length)
 {
     while (length > 0) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN | POLLOUT};
-        CHECK(poll(&ready, 1, WAIT_MS) == 1);
-        if (ready.revents & POLLIN)
+        if (wait_ready(fd, POLLIN | POLLOUT) & POLLIN)
             read_what_is_there(fd);
         ssize_t nr = send(fd, message, length, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (nr < 0 && errno != EAGAIN)
+        if (nr < 0 && errno != EAGAIN && errno != EINTR)
             return false;
         message += nr > 0 ? nr : 0;
         length -= nr > 0 ? (size_t)nr : 0;
@@ -68,10 +79,9 @@ static void read_to_the_end(int fd)
     ssize_t nr;
     shutdown(fd, SHUT_WR);
     do {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        CHECK(poll(&ready, 1, WAIT_MS) == 1);
-        nr = recv(fd, dropped, sizeof dropped, 0);
-    } while (nr > 0);
+        wait_ready(fd, POLLIN);
+        nr = recv(fd, dropped, sizeof dropped, MSG_DONTWAIT);
+    } while (nr > 0 || (nr < 0 && (errno == EAGAIN || errno == EINTR)));
 }
 
 /* ---- what it sends ---- */

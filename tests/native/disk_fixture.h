@@ -24,6 +24,9 @@
 #define DISK_BYTES   ((uint64_t)DISK_SECTORS * SECTOR_SIZE)
 #define BLOCK_BYTES  4096u
 #define NEVER_MS     0xffffffffu
+#ifndef DISK_FOLDER
+#define DISK_FOLDER "/tmp/obd-disk-XXXXXX"
+#endif
 
 /* Who wrote a sector of the lower. */
 #define LOWER_STAMP 0
@@ -152,7 +155,7 @@ static inline void disk_open_device(struct disk *disk, const struct disk_params 
 static inline struct disk disk_make(struct core *core, struct disk_params params)
 {
     struct disk disk = {.core = core};
-    snprintf(disk.folder, sizeof disk.folder, "/tmp/obd-disk-XXXXXX");
+    snprintf(disk.folder, sizeof disk.folder, DISK_FOLDER);
     CHECK(mkdtemp(disk.folder) != NULL);
     disk_make_lower(&disk, &params);
     disk_open_device(&disk, &params);

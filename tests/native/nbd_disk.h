@@ -10,6 +10,9 @@
 #include <fcntl.h>
 
 #define DISK_SIZE (64u << 20)
+#ifndef DISK_FOLDER
+#define DISK_FOLDER "/tmp/test_nbd.XXXXXX"
+#endif
 
 static unsigned char bytes[1 << 20], read_back[1 << 20];
 
@@ -54,7 +57,7 @@ static struct upper *make_upper(const struct disk *disk)
 
 static struct disk disk_open(void)
 {
-    struct disk disk = {.folder = "/tmp/test_nbd.XXXXXX"};
+    struct disk disk = {.folder = DISK_FOLDER};
     CHECK(mkdtemp(disk.folder));
     struct obd_core_params core = {.nr_workers = 2};
     struct obd_device_params device = {.name = "disk"};

@@ -164,20 +164,20 @@ TEST(upper_holder_keeps_its_pid_however_long_its_name)
     CHECK_OK(upper_close(upper));
 }
 
-TEST(upper_on_a_device_is_refused_with_the_way_out)
+TEST(upper_index_on_a_device_is_refused_and_so_is_what_is_no_disk)
 {
     struct upper *upper;
     struct obd_upper_params on_index = params(0), on_data = params(0);
     new_pair();
     on_data.data_path = "/dev/null";
     on_index.index_path = "/dev/null";
-    CHECK_FAILS(upper_open(&on_data, &upper), OBD_E_UNSUPPORTED, "/dev/null is not a regular file");
-    CHECK_FAILS(upper_open(&on_index, &upper), OBD_E_UNSUPPORTED, "make a file system on the device");
+    CHECK_FAILS(upper_open(&on_data, &upper), OBD_E_UNSUPPORTED, "/dev/null is no file");
+    CHECK_FAILS(upper_open(&on_index, &upper), OBD_E_UNSUPPORTED, "/dev/null is not a regular file");
 }
 
 TEST_MAIN(T(upper_has_a_folder), T(upper_ignores_padding_zero_length_and_a_torn_entry_and_cuts_it_when_writable),
           T(upper_with_an_entry_that_points_outside_the_log_is_refused), T(upper_that_is_cut_short_is_refused),
           T(upper_that_is_sealed_is_never_opened_for_writing),
           T(upper_whose_last_write_looks_like_a_trailer_is_not_sealed), T(upper_that_is_held_names_its_holder),
-          T(upper_holder_keeps_its_pid_however_long_its_name), T(upper_on_a_device_is_refused_with_the_way_out),
-          T(upper_left_nothing_in_the_folder))
+          T(upper_holder_keeps_its_pid_however_long_its_name),
+          T(upper_index_on_a_device_is_refused_and_so_is_what_is_no_disk), T(upper_left_nothing_in_the_folder))
