@@ -272,7 +272,8 @@ enum obd_upper_flags {
     OBD_UPPER_READ_ONLY = 1,      /* shared lock, replay in memory only, change nothing */
     OBD_UPPER_DROP_UNFLUSHED = 2, /* give up a journal that does not fit, or the failed mark */
     OBD_UPPER_NO_JOURNAL = 4,     /* test build only: what would be lost without it */
-    OBD_UPPER_SPARSE = 8          /* the data file is written in place, see image/upper_sectors.h */
+    OBD_UPPER_SPARSE = 8,         /* the data file is written in place, see image/upper_sectors.h */
+    OBD_UPPER_LOSE_NOTHING = 16   /* refuse where acknowledged writes are lost: somebody counts on them */
 };
 
 struct obd_upper_params {
@@ -297,7 +298,10 @@ struct obd_upper_stats {
     uint64_t nr_flushes;      /* sync pairs made */
     uint64_t nr_flush_calls;  /* flushes asked for */
     uint64_t replayed;        /* journal records applied at open */
+    uint64_t dropped_writes;  /* at open: records of acknowledged writes that could not be applied */
+    uint64_t dropped_bytes;   /* at open: of the index file's end, which were not believed */
     uint32_t is_failed;
+    uint32_t is_drop_unexplained; /* dropped_bytes, and no journal says that they were never flushed */
 };
 
 /* The index that a seal has written behind the log. */

@@ -23,11 +23,7 @@ struct journal {
 
 static enum obd_status write_header(struct journal *journal)
 {
-    if (journal->file == NULL)
-        return OBD_OK;
-    uint8_t bytes[JOURNAL_HEADER_USED];
-    journal_header_encode(&journal->header, bytes);
-    return file_write(journal->file, bytes, sizeof bytes, 0);
+    return journal->file == NULL ? OBD_OK : journal_write_header(journal->file, &journal->header);
 }
 
 /* A file of its full size, every block of it allocated: an append must not meet
@@ -86,7 +82,9 @@ static bool take_file_over(struct journal *journal, const char *path)
     struct journal_header before;
     if (file_open(path, O_RDWR, 0, &journal->file) != OBD_OK)
         return false;
-    if (journal_read_header(journal->file, &before) != OBD_OK) {
+    bool is_whole;
+    const char *damage;
+    if (journal_read_header(journal->file, &before, &is_whole, &damage) != OBD_OK || damage != NULL) {
         file_close(journal->file);
         journal->file = NULL;
         return false;
@@ -174,7 +172,7 @@ enum obd_status journal_append(struct journal *journal, struct journal_record *r
     record->sequence = journal->last_sequence + 1;
     if (journal->file != NULL) {
         uint8_t bytes[JOURNAL_RECORD_SIZE];
-        journal_record_encode(record, journal->seed, bytes);
+        journal_record_encode(record, journal->seed, journal->header.boot_id, bytes);
         enum obd_status status = file_write(journal->file, bytes, sizeof bytes,
                                             journal_slot_offset(record->sequence, journal->header.nr_slots));
         if (status != OBD_OK)

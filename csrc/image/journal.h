@@ -7,7 +7,7 @@
  *
  * Layout, little-endian
  *
- *   offset  size  header, one 4096-byte block
+ *   offset  size  header, one 4096-byte block: at 0, and once more at 512
  *        0     8  magic "OBDJRNL\1"
  *        8     4  version, 1
  *       12     4  state: 1 open, 2 clean, 3 failed, 4 sealed
@@ -29,13 +29,18 @@
  *                 discard: the data file's end, as the reference writes it)
  *       32     4  kind: 1 data, 2 discard (reads as zeros), 3 rewrite (of sectors that
  *                 are data already, in place: nothing for the index)
- *       36    24  zero
+ *       36    16  boot id; zero in those of earlier versions
+ *       52     8  zero
  *       60     4  crc32c_raw of bytes 0..59, seed = low 32 bits of the UUID's crc
  *
  * A record never crosses a page, so a killed process leaves it whole or absent.
  * Replay takes records from flushed sequence + 1 on and stops at the first that
  * is absent, of another number, or damaged.  Applying a record twice, in order,
  * changes nothing, so the header may lag behind the index file.
+ *
+ * Both headers are written with one call, and lie in two sectors: a power cut may
+ * tear one of them.  When neither is whole, the records say what was lost: those of
+ * this boot were acknowledged by a process that was killed.
  *
  * A journal is made under another name and renamed, or it takes over the file of
  * an earlier one with one write of the header, whose sequence then jumps over all
@@ -77,6 +82,9 @@ struct journal_owner {
 /* What lies in a journal file, read without changing it. */
 struct journal_contents {
     bool exists;
+    const char *damage; /* what is wrong with it, a constant; NULL: nothing that we can see */
+    bool has_header;    /* a whole one: what follows up to holder is known */
+    uint64_t nr_lost;   /* whole records of this boot that cannot be applied, as those before them are gone */
     bool is_same_boot;
     bool is_same_uuid;
     bool is_same_file; /* device and inode of the data file */
@@ -91,8 +99,8 @@ struct journal_contents {
 
 struct journal;
 
-/* Reads what is there; a missing file is OBD_OK with exists false, a file that
- * is no journal OBD_E_JOURNAL.  records is filled whoever the owner is. */
+/* Reads what is there; a missing file is OBD_OK with exists false, a damaged one is
+ * OBD_OK too.  records is filled whoever the owner is, as far as it is whole. */
 enum obd_status journal_read(const char *path, const struct journal_owner *owner, struct journal_contents *contents);
 void journal_contents_free(struct journal_contents *contents);
 

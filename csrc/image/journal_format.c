@@ -60,6 +60,14 @@ void journal_header_encode(const struct journal_header *header, uint8_t bytes[JO
     put_u32(bytes + 176, crc32c_raw(bytes, 176, 0));
 }
 
+enum obd_status journal_write_header(struct file *file, const struct journal_header *header)
+{
+    uint8_t bytes[JOURNAL_HEADER_COPY + JOURNAL_HEADER_USED] = {0};
+    journal_header_encode(header, bytes);
+    memcpy(bytes + JOURNAL_HEADER_COPY, bytes, JOURNAL_HEADER_USED);
+    return file_write(file, bytes, sizeof bytes, 0);
+}
+
 const char *journal_header_decode(struct journal_header *header, const uint8_t bytes[JOURNAL_HEADER_USED])
 {
     if (memcmp(bytes, magic, sizeof magic) != 0)
@@ -92,7 +100,8 @@ uint32_t journal_record_seed(const struct journal_owner *owner)
     return crc32c_raw(owner->uuid, 36, 0);
 }
 
-void journal_record_encode(const struct journal_record *record, uint32_t seed, uint8_t bytes[JOURNAL_RECORD_SIZE])
+void journal_record_encode(const struct journal_record *record, uint32_t seed, const uint8_t boot_id[16],
+                           uint8_t bytes[JOURNAL_RECORD_SIZE])
 {
     memset(bytes, 0, JOURNAL_RECORD_SIZE);
     put_u64(bytes, record->sequence);
@@ -100,7 +109,14 @@ void journal_record_encode(const struct journal_record *record, uint32_t seed, u
     put_u64(bytes + 16, record->length);
     put_u64(bytes + 24, record->place);
     put_u32(bytes + 32, record->kind);
+    memcpy(bytes + 36, boot_id, 16);
     put_u32(bytes + 60, crc32c_raw(bytes, 60, seed));
+}
+
+bool journal_record_is_of_boot(const uint8_t bytes[JOURNAL_RECORD_SIZE], const uint8_t boot_id[16])
+{
+    static const uint8_t of_earlier_versions[16];
+    return memcmp(bytes + 36, boot_id, 16) == 0 || memcmp(bytes + 36, of_earlier_versions, 16) == 0;
 }
 
 bool journal_record_decode(struct journal_record *record, uint32_t seed, const uint8_t bytes[JOURNAL_RECORD_SIZE])

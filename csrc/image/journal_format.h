@@ -12,6 +12,7 @@
 #define JOURNAL_HEADER_SIZE 4096u
 #define JOURNAL_RECORD_SIZE 64u
 #define JOURNAL_HEADER_USED 180u /* the header's bytes up to its CRC, that included: less than a disk sector */
+#define JOURNAL_HEADER_COPY 512u /* where it is once more: in the next sector */
 
 struct journal_header {
     enum journal_state state;
@@ -25,15 +26,23 @@ struct journal_header {
 
 void journal_header_encode(const struct journal_header *header, uint8_t bytes[JOURNAL_HEADER_USED]);
 
-/* Reads and checks the header of a journal file; OBD_E_JOURNAL says why it is none. */
-enum obd_status journal_read_header(struct file *file, struct journal_header *header);
+/* Reads and checks the header of a journal file.  *damage says why the file cannot be
+ * trusted, NULL that it can; *is_whole whether the header itself is there. */
+enum obd_status journal_read_header(struct file *file, struct journal_header *header, bool *is_whole,
+                                    const char **damage);
+
+/* Writes both of it. */
+enum obd_status journal_write_header(struct file *file, const struct journal_header *header);
 
 /* Why the bytes are no header of a journal, or NULL. */
 const char *journal_header_decode(struct journal_header *header, const uint8_t bytes[JOURNAL_HEADER_USED]);
 
 /* What every record's CRC starts from, so that records of another upper are none here. */
 uint32_t journal_record_seed(const struct journal_owner *owner);
-void journal_record_encode(const struct journal_record *record, uint32_t seed, uint8_t bytes[JOURNAL_RECORD_SIZE]);
+void journal_record_encode(const struct journal_record *record, uint32_t seed, const uint8_t boot_id[16],
+                           uint8_t bytes[JOURNAL_RECORD_SIZE]);
+/* May the record be of this boot? */
+bool journal_record_is_of_boot(const uint8_t bytes[JOURNAL_RECORD_SIZE], const uint8_t boot_id[16]);
 /* False when the bytes are no record. */
 bool journal_record_decode(struct journal_record *record, uint32_t seed, const uint8_t bytes[JOURNAL_RECORD_SIZE]);
 

@@ -110,7 +110,7 @@ static enum obd_status refuse_held(struct upper *upper)
                           upper->name);
     struct journal_contents journal;
     enum obd_status status = journal_read(upper->journal_path, &upper->owner, &journal);
-    if (status == OBD_OK && journal.exists)
+    if (status == OBD_OK && journal.has_header)
         status_set(OBD_E_BUSY, "upper %s is held by %s", upper->name, journal.holder);
     else
         status_set(OBD_E_BUSY, "upper %s is held by another process", upper->name);
@@ -378,6 +378,9 @@ void upper_stats(struct upper *upper, struct obd_upper_stats *stats)
     }
     stats->unflushed_bytes = upper->unflushed_bytes;
     stats->replayed = upper->replayed;
+    stats->dropped_writes = upper->dropped_writes;
+    stats->dropped_bytes = upper->dropped_bytes;
+    stats->is_drop_unexplained = upper->is_drop_unexplained;
     stats->is_failed = upper->is_failed;
     pthread_mutex_unlock(&upper->map_lock);
     stats->nr_segments = upper_nr_segments(upper);

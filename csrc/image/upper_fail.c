@@ -19,17 +19,17 @@ enum obd_status upper_refuse(const struct upper *upper)
 /* The map as the index file's flushed part says. */
 static void show_flushed_state(struct upper *upper)
 {
-    struct segment_map *flushed;
-    uint64_t end;
-    struct upper_index_bounds bounds = {.length = upper->index_length};
-    if (upper_index_load(upper, &bounds, &flushed, &end) != OBD_OK) {
+    struct loaded_index flushed;
+    struct upper_index_bounds bounds = {
+        .length = upper->index_length, .flushed_length = upper->index_length, .is_flushed_known = true};
+    if (upper_index_load(upper, &bounds, &flushed) != OBD_OK) {
         /* Nothing better is known than what was acknowledged; writes are refused all the same. */
         log_write(OBD_LOG_ERROR, "upper %s: its flushed state cannot be read back: %s", upper->name, status_text());
         return;
     }
     pthread_mutex_lock(&upper->map_lock);
     struct segment_map *before = upper->map;
-    upper->map = flushed;
+    upper->map = flushed.map;
     pthread_mutex_unlock(&upper->map_lock);
     segment_map_free(before);
 }

@@ -12,11 +12,14 @@
  *   failed                 another's    any     refuse
  *   sealed                 our UUID     any     refuse writing
  *   sealed                 another's    any     nothing unflushed
- *   damaged                ?            ?       refuse
+ *   open, records damaged  ours         this    replay what comes before the damage
+ *   without a header       ?            ?       nothing
  *
  * "Ours" is the UUID, and device and inode of the data file: a copied upper has
  * another inode, and the records' places may not be in the copy.  Where it says
  * refuse or failed, OBD_UPPER_DROP_UNFLUSHED makes it nothing.
+ *
+ * The last two rows are the business of upper_damage.c.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -32,7 +35,7 @@ enum verdict { VERDICT_NOTHING, VERDICT_REPLAY, VERDICT_FAILED, VERDICT_SEALED, 
 
 static enum verdict judge(const struct journal_contents *journal)
 {
-    if (!journal->exists || journal->state == JOURNAL_CLEAN)
+    if (!journal->has_header || journal->state == JOURNAL_CLEAN)
         return VERDICT_NOTHING;
     if (journal->state == JOURNAL_FAILED)
         return journal->is_same_uuid ? VERDICT_FAILED : VERDICT_FOREIGN;
@@ -54,12 +57,12 @@ static enum obd_status refuse_foreign(const struct upper *upper, const struct jo
                       journal->is_same_uuid ? "same UUID, another file" : "another UUID", journal->holder, upper->name);
 }
 
-/* The journal was here when the index file was longer. */
+/* The journal was here when the index file was longer: flushed entries are gone. */
 static enum obd_status refuse_short_index(const struct upper *upper, const struct journal_contents *journal,
                                           uint64_t index_end)
 {
-    return status_set(OBD_E_JOURNAL,
-                      "%s has %llu bytes of whole entries, but %s saw %llu flushed: the index file was replaced; "
+    return status_set(OBD_E_CORRUPT,
+                      "%s has %llu bytes of good entries, but %s saw %llu flushed: it was cut or replaced; "
                       "--drop-unflushed goes on without what the journal holds",
                       file_path(upper->index), (unsigned long long)index_end, upper->journal_path,
                       (unsigned long long)journal->index_length);
@@ -84,60 +87,63 @@ static enum obd_status judge_or_refuse(struct upper *upper, const struct journal
     return OBD_OK;
 }
 
-/* Reads the journal; one that is damaged is an error unless it may be dropped. */
-static enum obd_status read_journal(struct upper *upper, struct journal_contents *journal)
-{
-    enum obd_status status = journal_read(upper->journal_path, &upper->owner, journal);
-    if (status != OBD_E_JOURNAL)
-        return status;
-    journal_contents_free(journal);
-    if ((upper->flags & OBD_UPPER_DROP_UNFLUSHED) == 0)
-        return status_prefix(status, "upper %s (--drop-unflushed goes on without it)", upper->name);
-    log_write(OBD_LOG_WARNING, "upper %s: dropped as was asked: %s", upper->name, status_text());
-    *journal = (struct journal_contents){.exists = false};
-    return OBD_OK;
-}
+/* ---- the index ---- */
 
 static struct upper_index_bounds index_bounds(const struct upper *upper, const struct journal_contents *journal)
 {
     if (upper->is_derived) /* all of it is synced, and no journal knows its length */
-        return (struct upper_index_bounds){.length = UINT64_MAX};
-    bool is_failed = journal->exists && journal->is_same_uuid && journal->state == JOURNAL_FAILED;
+        return (struct upper_index_bounds){
+            .length = UINT64_MAX, .flushed_length = UINT64_MAX, .is_flushed_known = true};
+    bool is_known = journal->has_header && journal->is_same_uuid;
     return (struct upper_index_bounds){
-        .length = is_failed ? journal->index_length : UINT64_MAX,
+        .length = is_known && journal->state == JOURNAL_FAILED ? journal->index_length : UINT64_MAX,
         .flushed_length = journal->index_length,
-        .may_have_zero_tail = journal->exists && journal->is_same_uuid && !journal->is_same_boot,
+        .is_flushed_known = is_known,
     };
 }
 
-/* ---- applying records ---- */
-
-static enum obd_status check_record(const struct upper *upper, const struct journal_record *record, uint64_t data_size)
+/* What was surely flushed must be there. */
+static enum obd_status check_flushed_length(struct upper *upper, const struct journal_contents *journal,
+                                            const struct upper_index_bounds *bounds, enum verdict *verdict)
 {
-    uint64_t data_length = record->kind == JOURNAL_DISCARD ? 0 : record->length;
-    bool is_in_place = record->place == upper_sparse_place(record->offset);
-    if (record->length > 0 && (upper->is_sparse ? is_in_place : record->kind != JOURNAL_REWRITE) &&
-        is_aligned(record->offset | record->length | record->place, SECTOR_SIZE) &&
-        range_is_inside(record->offset, record->length, upper->virtual_size) && record->place >= UPPER_HEADER_SIZE &&
-        range_is_inside(record->place, data_length, data_size))
+    bool is_in_use = journal->state == JOURNAL_OPEN || journal->state == JOURNAL_FAILED;
+    /* A side index is shorter once it has been written anew, with all that it had. */
+    if (!bounds->is_flushed_known || !is_in_use || upper->is_sparse || upper->index_length >= bounds->flushed_length)
         return OBD_OK;
-    return status_set(
-        OBD_E_CORRUPT,
-        "journal %s: record %llu (%llu bytes at %llu, place %llu) does not fit a disk of %llu bytes and the %llu "
-        "bytes of %s",
-        upper->journal_path, (unsigned long long)record->sequence, (unsigned long long)record->length,
-        (unsigned long long)record->offset, (unsigned long long)record->place, (unsigned long long)upper->virtual_size,
-        (unsigned long long)data_size, upper->name);
+    if ((upper->flags & OBD_UPPER_DROP_UNFLUSHED) == 0)
+        return refuse_short_index(upper, journal, upper->index_length);
+    if (*verdict == VERDICT_REPLAY)
+        *verdict = VERDICT_NOTHING; /* the records belong behind entries that are gone */
+    return OBD_OK;
 }
 
-static enum obd_status check_records(struct upper *upper, const struct journal_contents *journal)
+static enum obd_status load_index(struct upper *upper, const struct upper_index_bounds *bounds)
 {
-    uint64_t data_size;
-    enum obd_status status = file_size(upper->data, &data_size);
-    for (size_t i = 0; i < journal->nr_records && status == OBD_OK; i++)
-        status = check_record(upper, &journal->records[i], data_size);
-    return status;
+    struct loaded_index loaded;
+    enum obd_status status = upper_index_load(upper, bounds, &loaded);
+    if (status != OBD_OK)
+        return status;
+    upper->map = loaded.map;
+    upper->index_length = loaded.end;
+    upper->dropped_bytes = loaded.dropped;
+    upper->is_drop_unexplained = loaded.dropped >= UPPER_ENTRY_SIZE && !bounds->is_flushed_known;
+    if (loaded.dropped > 0)
+        log_write(OBD_LOG_WARNING, "upper %s: the last %llu bytes of its index %s are dropped, from byte %llu on%s: %s",
+                  upper->name, (unsigned long long)loaded.dropped, file_path(upper->index),
+                  (unsigned long long)loaded.end, bounds->is_flushed_known ? ", which were never flushed" : "",
+                  loaded.why_dropped);
+    return OBD_OK;
 }
+
+static enum obd_status load_map(struct upper *upper, const struct upper_index_bounds *bounds)
+{
+    if (upper->index != NULL)
+        return load_index(upper, bounds);
+    upper->index_length = UPPER_HEADER_SIZE;
+    return upper_sectors_load_derived(upper, &upper->map);
+}
+
+/* ---- applying records ---- */
 
 /* Puts the record into the map. */
 static enum obd_status apply_record(struct upper *upper, const struct journal_record *record)
@@ -189,7 +195,7 @@ static enum obd_status replay_into_index(struct upper *upper, const struct journ
 
 static enum obd_status replay(struct upper *upper, const struct journal_contents *journal)
 {
-    enum obd_status status = check_records(upper, journal);
+    enum obd_status status = OBD_OK;
     for (size_t i = 0; i < journal->nr_records && status == OBD_OK; i++)
         status = apply_record(upper, &journal->records[i]);
     if (status == OBD_OK && !upper->is_read_only && journal->nr_records > 0)
@@ -201,15 +207,17 @@ static enum obd_status replay(struct upper *upper, const struct journal_contents
 
 /* ---- all of it ---- */
 
-/* Cuts the index file to its last whole entry, so that what is appended lies at a
- * multiple of an entry. */
+/* Cuts the index file to its last good entry, so that what is appended lies at a
+ * multiple of an entry.  Synced: after a power cut what is appended must not be found
+ * among bytes of what was there before, behind a journal that calls them flushed. */
 static enum obd_status cut_index(struct upper *upper)
 {
     uint64_t size;
     enum obd_status status = file_size(upper->index, &size);
-    if (status == OBD_OK && size != upper->index_length)
-        status = file_truncate(upper->index, upper->index_length);
-    return status;
+    if (status != OBD_OK || size == upper->index_length)
+        return status;
+    status = file_truncate(upper->index, upper->index_length);
+    return status == OBD_OK ? file_sync_data(upper->index) : status;
 }
 
 static enum obd_status make_journal(struct upper *upper)
@@ -235,30 +243,28 @@ static void set_failed_earlier(struct upper *upper)
              upper->name, upper->journal_path);
 }
 
-static enum obd_status load_map(struct upper *upper, const struct journal_contents *journal)
+/* What the journal means and what is wrong with it; gives up what may be given up. */
+static enum obd_status judge_all(struct upper *upper, struct journal_contents *journal, enum verdict *verdict)
 {
-    struct upper_index_bounds bounds = index_bounds(upper, journal);
-    if (upper->index != NULL)
-        return upper_index_load(upper, &bounds, &upper->map, &upper->index_length);
-    upper->index_length = UPPER_HEADER_SIZE;
-    return upper_sectors_load_derived(upper, &upper->map);
+    enum obd_status status = judge_or_refuse(upper, journal, verdict);
+    if (status == OBD_OK && *verdict == VERDICT_REPLAY)
+        status = upper_cut_records(upper, journal);
+    return status == OBD_OK ? upper_accept_damage(upper, journal, *verdict == VERDICT_REPLAY) : status;
 }
 
-static enum obd_status restore_from(struct upper *upper, const struct journal_contents *journal)
+static enum obd_status restore_from(struct upper *upper, struct journal_contents *journal)
 {
     enum verdict verdict;
-    enum obd_status status = judge_or_refuse(upper, journal, &verdict);
+    enum obd_status status = judge_all(upper, journal, &verdict);
     if (status != OBD_OK)
         return status;
-    status = load_map(upper, journal);
+    bool is_kept = upper_journal_is_kept(journal, verdict == VERDICT_REPLAY);
+    struct upper_index_bounds bounds = index_bounds(upper, journal);
+    status = load_map(upper, &bounds);
+    if (status == OBD_OK)
+        status = check_flushed_length(upper, journal, &bounds, &verdict);
     if (status != OBD_OK)
         return status;
-    /* A side index is shorter once it has been written anew, with all that it had. */
-    if (verdict == VERDICT_REPLAY && !upper->is_sparse && upper->index_length < journal->index_length) {
-        if ((upper->flags & OBD_UPPER_DROP_UNFLUSHED) == 0)
-            return refuse_short_index(upper, journal, upper->index_length);
-        verdict = VERDICT_NOTHING;
-    }
     if (verdict == VERDICT_FAILED)
         set_failed_earlier(upper);
     if (!upper->is_read_only)
@@ -267,6 +273,8 @@ static enum obd_status restore_from(struct upper *upper, const struct journal_co
         status = replay(upper, journal);
     if (status == OBD_OK && !upper->is_read_only && upper->is_sparse)
         status = upper_sectors_mark_open(upper);
+    if (status == OBD_OK && !upper->is_read_only && is_kept)
+        status = upper_lay_journal_aside(upper);
     if (status == OBD_OK && !upper->is_read_only)
         status = make_journal(upper);
     return status;
@@ -275,7 +283,7 @@ static enum obd_status restore_from(struct upper *upper, const struct journal_co
 enum obd_status upper_restore(struct upper *upper)
 {
     struct journal_contents journal;
-    enum obd_status status = read_journal(upper, &journal);
+    enum obd_status status = journal_read(upper->journal_path, &upper->owner, &journal);
     if (status == OBD_OK)
         status = restore_from(upper, &journal);
     journal_contents_free(&journal);

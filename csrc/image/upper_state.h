@@ -2,7 +2,9 @@
  *
  *   upper.c         open, close, look-ups, numbers
  *   upper_replay.c  what a journal found at open means, and applying it
- *   upper_index.c   the index file: loading it, appending to it
+ *   upper_damage.c  a damaged journal, and what is lost with it
+ *   upper_index.c   the index file: records as entries, appending them
+ *   upper_index_load.c  reading it, and where it ends
  *   upper_write.c   write, discard
  *   upper_wait.c    writers that wait for room in the journal
  *   upper_flush.c   flush pairs, and sharing them
@@ -54,6 +56,9 @@ struct upper {
     struct journal_owner owner;
     char holder[JOURNAL_HOLDER_SIZE];
     uint64_t replayed;
+    uint64_t dropped_writes; /* this and the next two: as in obd_upper_stats */
+    uint64_t dropped_bytes;
+    bool is_drop_unexplained;
     bool is_read_only; /* opened so, or failed at an earlier start */
     bool is_sparse;
     bool is_on_device; /* the data file is a block device */
@@ -126,16 +131,24 @@ bool record_walk_next(struct record_walk *walk, struct segment *out);
 /* How many segments a record of length bytes becomes. */
 uint64_t record_nr_segments(enum journal_kind kind, uint64_t length);
 
-/* Reads the index file's entries below length into a new map.  *end is the end of
- * the last whole entry.  may_have_zero_tail: after a power cut what was not
- * synced may read as zeros; entries past flushed_length end at the first such. */
+/* What is known of an index file's entries before they are read. */
 struct upper_index_bounds {
-    uint64_t length;
-    uint64_t flushed_length;
-    bool may_have_zero_tail;
+    uint64_t length;         /* none is believed behind it */
+    uint64_t flushed_length; /* all before it were synced, and none need be right behind it */
+    bool is_flushed_known;   /* else nobody says up to where it was flushed */
 };
-enum obd_status upper_index_load(struct upper *upper, const struct upper_index_bounds *bounds, struct segment_map **map,
-                                 uint64_t *end);
+
+struct loaded_index {
+    struct segment_map *map; /* owned */
+    uint64_t end;            /* of the last entry that was believed */
+    uint64_t dropped;        /* bytes between that and the end of the file, or of bounds->length */
+    char why_dropped[STATUS_TEXT_SIZE];
+};
+
+/* Reads the index file's entries (what is corrupt and what was never flushed: see
+ * upper_index_load.c). */
+enum obd_status upper_index_load(struct upper *upper, const struct upper_index_bounds *bounds,
+                                 struct loaded_index *out);
 
 /* Appends the records' entries at *end and moves it. */
 struct index_appender {
@@ -153,6 +166,20 @@ enum obd_status index_appender_finish(struct index_appender *appender);
 /* Reads the journal and the index, and brings the upper to the state they say:
  * map filled, index_length set; for a writable upper an empty journal. */
 enum obd_status upper_restore(struct upper *upper);
+
+/* ---- upper_damage.c ---- */
+
+/* Ends the records that are to be replayed before the first that does not fit disk and
+ * log, since its data was cut off. */
+enum obd_status upper_cut_records(struct upper *upper, struct journal_contents *journal);
+
+/* Says and counts what is lost, or refuses to lose it.  is_replayed: its whole records
+ * are going to be. */
+enum obd_status upper_accept_damage(struct upper *upper, const struct journal_contents *journal, bool is_replayed);
+
+/* Is it laid aside before a new one takes its place? */
+bool upper_journal_is_kept(const struct journal_contents *journal, bool is_replayed);
+enum obd_status upper_lay_journal_aside(const struct upper *upper);
 
 /* ---- upper_fail.c ---- */
 

@@ -109,7 +109,6 @@ class Device:
 def with_numbers(status: DeviceStatus, served: ServedImage) -> DeviceStatus:
     """status with what the data plane has counted."""
     stats = served.stats()
-    unflushed, replayed = served.upper_numbers()
     return msgspec.structs.replace(
         status,
         layers=len(served.opened.layers),
@@ -122,8 +121,7 @@ def with_numbers(status: DeviceStatus, served: ServedImage) -> DeviceStatus:
         in_flight=stats.in_flight,
         parked=stats.parked,
         oldest_ms=stats.oldest_ms,
-        unflushed_bytes=unflushed,
-        replayed=replayed,
+        **served.upper_numbers(),
         **remote_numbers(served.opened.remote_blobs, served.download_progress()),
     )
 

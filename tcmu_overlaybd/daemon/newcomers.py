@@ -215,6 +215,7 @@ class Newcomers:
                 return open_image(
                     record.config_path,
                     writable=writable,
+                    lose_nothing=True,  # who uses the disk counts on what was acknowledged
                     name=device.name,
                     holder=f"tcmu-overlaybd serve (device {device.name})",
                     flush_interval_ms=self._resources.limits.flush_interval_ms,

@@ -76,10 +76,11 @@ class ServedImage:
         except MissingError:
             return None
 
-    def upper_numbers(self) -> tuple[int, int]:
-        """(unflushed bytes, journal records replayed at open); zeros without an upper."""
+    def upper_numbers(self) -> dict[str, int]:
+        """Those keys of ``status`` that the upper counts; none without one."""
         stats = self.upper_stats()
-        return (0, 0) if stats is None else (stats.unflushed_bytes, stats.replayed)
+        names = ("unflushed_bytes", "replayed", "dropped_writes", "dropped_bytes")
+        return {} if stats is None else {name: getattr(stats, name) for name in names}
 
     def start_download(self, downloads: Downloads, store: BlobStore) -> None:
         """Its blobs become local files, some time; see daemon/download.py."""

@@ -37,6 +37,7 @@ class OpenOptions:
     name: str = "image"
     read_only: bool = False
     drop_unflushed: bool = False
+    lose_nothing: bool = False
     holder: str = "tcmu-overlaybd"
     flush_interval_ms: int = FLUSH_INTERVAL_MS
     size: int = 0  # of the disk, where no layer says it
@@ -97,6 +98,7 @@ def open_image(
     size: int | None = None,
     sparse: bool = False,
     drop_unflushed: bool = False,
+    lose_nothing: bool = False,
     holder: str = "tcmu-overlaybd",
     flush_interval_ms: int | None = None,
     name: str | None = None,
@@ -124,6 +126,7 @@ def open_image(
         name=name or _default_name(source),
         read_only=not writable,
         drop_unflushed=drop_unflushed,
+        lose_nothing=lose_nothing,
         holder=holder,
         flush_interval_ms=FLUSH_INTERVAL_MS if flush_interval_ms is None else flush_interval_ms,
         size=size or 0,
@@ -188,6 +191,7 @@ def open_upper(pair: UpperPair, size: int, nr_lowers: int, options: OpenOptions)
         read_only=options.read_only,
         sparse=pair.kind == "sparse",
         drop_unflushed=options.drop_unflushed,
+        lose_nothing=options.lose_nothing,
         no_journal=_test_number("NO_JOURNAL") == 1,
         flush_interval_ms=_test_number("FLUSH_INTERVAL_MS", options.flush_interval_ms),
     )

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tcmu_overlaybd.config.image_config import ImageConfig, Lower
-from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError
+from tcmu_overlaybd.config.image_config import ImageConfig, Lower, Upper
+from tcmu_overlaybd.errors import BusyError, CorruptError, FormatError, MissingError
 from tcmu_overlaybd.formats import lsmt, zfile
 from tcmu_overlaybd.image.layer_file import OPEN_TIMEOUT_MS, OpenSource, open_layer_source
 from tcmu_overlaybd.image.layer_place import LayerPlace
 from tcmu_overlaybd.image.layer_writer import Progress, no_progress
 from tcmu_overlaybd.image.lowers import lower_place
-from tcmu_overlaybd.image.open import open_image
+from tcmu_overlaybd.image.open import OpenImage, open_image
 from tcmu_overlaybd.image.source import Source, resolve_source
 from tcmu_overlaybd.native.image import Segment
 from tcmu_overlaybd.native.source import Source as RawSource
@@ -272,12 +272,26 @@ def _padding_problems(opened: OpenSource, nr_segments: int) -> Iterator[str]:
 # ---- the upper -------------------------------------------------------------------
 
 
+def _upper_losses(upper: Upper, opened: OpenImage) -> Iterator[str]:
+    """What was there and is not any more; what a power cut left of unflushed writes is none."""
+    with suppress(MissingError):  # it is read as a layer
+        stats = opened.image.upper_stats()
+        if stats.is_drop_unexplained:
+            lost = stats.dropped_bytes
+            yield f"{upper.index}: its last {lost} bytes are no entries, and no journal says why"
+        if stats.dropped_writes:
+            yield (
+                f"{upper.index}.journal: damaged: {stats.dropped_writes} or more acknowledged writes are lost"
+            )
+
+
 def _verify_upper(config: ImageConfig, store: BlobStore | None) -> LayerReport:
     assert config.writable is not None  # noqa: S101  asked by the caller
     report = LayerReport(config.writable.data)
     try:
-        with open_image(config, holder="tcmu-overlaybd image verify", store=store):
+        with open_image(config, holder="tcmu-overlaybd image verify", store=store) as opened:
             report.notes.append(f"{UNVOUCHED}the upper's data and index: they are without checksums")
+            report.problems += _upper_losses(config.writable, opened)
     except BusyError as error:
         report.notes.append(f"not looked at: {error}")
     except CorruptError as error:

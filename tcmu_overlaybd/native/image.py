@@ -52,7 +52,10 @@ class UpperStats:
     nr_flushes: int
     nr_flush_calls: int
     replayed: int
+    dropped_writes: int
+    dropped_bytes: int
     is_failed: bool
+    is_drop_unexplained: bool
 
 
 class SealedIndex(NamedTuple):
@@ -116,6 +119,7 @@ class Upper(Handle):
         sparse: bool = False,
         drop_unflushed: bool = False,
         no_journal: bool = False,
+        lose_nothing: bool = False,
         flush_interval_ms: int = 0,
         journal_slots: int = 0,
     ) -> Self:
@@ -127,6 +131,7 @@ class Upper(Handle):
         flags |= lib.OBD_UPPER_SPARSE if sparse else 0
         flags |= lib.OBD_UPPER_DROP_UNFLUSHED if drop_unflushed else 0
         flags |= lib.OBD_UPPER_NO_JOURNAL if no_journal else 0
+        flags |= lib.OBD_UPPER_LOSE_NOTHING if lose_nothing else 0
         texts = [ffi.new("char[]", os.fsencode(text)) for text in (data, index, uuid, holder)]
         params = ffi.new("struct obd_upper_params *")
         params.data_path, params.index_path, params.uuid, params.holder = texts
@@ -237,4 +242,5 @@ class Image(Handle):
 
 def _upper_stats(out: Any) -> UpperStats:
     values = {field.name: getattr(out, field.name) for field in fields(UpperStats)}
-    return UpperStats(**{**values, "is_failed": bool(values["is_failed"])})
+    flags = {name: bool(values[name]) for name in ("is_failed", "is_drop_unexplained")}
+    return UpperStats(**{**values, **flags})

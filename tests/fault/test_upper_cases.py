@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tcmu_overlaybd.errors import BusyError, CorruptError, JournalError, NoSpace
 from tcmu_overlaybd.native.source import crc32c
 
 SIZE = 64 << 20
+GARBAGE = random.Random(1).randbytes(100)
 
 
 @pytest.fixture
@@ -100,15 +102,28 @@ def test_journal_of_another_upper_is_refused_and_kept(folder, tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 100, 4096, 4096 + 64 * 64 - 1])
-def test_torn_journal_is_refused_and_kept(folder, length):
+def test_torn_journal_is_laid_aside_and_what_was_flushed_is_there(folder, length):
     leave_unflushed(folder)
     os.truncate(folder / "index.journal", length)
-    with pytest.raises(JournalError, match="shorter than its"):
-        ImageProcess(folder)
-    assert (folder / "index.journal").stat().st_size == length
+    with ImageProcess(folder) as process:
+        assert process.read(0, SECTOR) == b"a" * SECTOR
+        process.close()
+    assert (folder / "index.journal.damaged").stat().st_size == length
 
 
-def test_replay_stops_at_a_torn_record(folder):
+def test_torn_journal_is_refused_and_kept_where_nothing_may_be_lost(folder):
+    """As the daemon opens a disk that it takes up again: a file system is mounted on it."""
+    leave_unflushed(folder)
+    os.truncate(folder / "index.journal", 4096)
+    with pytest.raises(JournalError, match="shorter than its slots"):
+        ImageProcess(folder, lose_nothing=True)
+    assert (folder / "index.journal").stat().st_size == 4096
+    with ImageProcess(folder, lose_nothing=True, drop_unflushed=True) as process:
+        assert process.read(0, 2 * SECTOR) == b"a" * SECTOR + bytes(SECTOR)
+        process.close()
+
+
+def test_replay_stops_at_a_torn_record_and_says_how_many_were_behind_it(folder):
     with ImageProcess(folder) as process:
         for number in range(5):
             process.write(number * SECTOR, bytes([number + 1]) * SECTOR)
@@ -118,6 +133,7 @@ def test_replay_stops_at_a_torn_record(folder):
         file.write(b"\xff")
     with ImageProcess(folder) as process:
         assert process.read(0, 5 * SECTOR) == b"".join(bytes([byte]) * SECTOR for byte in (1, 2, 3, 0, 0))
+        assert (process.stats().replayed, process.stats().dropped_writes) == (3, 1)
         process.close()
 
 
@@ -145,19 +161,31 @@ def test_full_journal_makes_writers_wait_for_a_flush_and_no_longer(folder):
         process.close()
 
 
-def test_torn_index_entry_is_ignored_and_a_bad_one_refused(folder):
+@pytest.mark.parametrize("tail", [b"torn", bytes(40), GARBAGE], ids=["torn", "zeros", "garbage"])
+def test_what_cannot_be_an_entry_at_the_end_of_the_index_is_dropped(folder, tail):
     with ImageProcess(folder) as process:
         process.write(0, b"a" * SECTOR)
         process.close()
     with (folder / "index").open("ab") as file:
-        file.write(b"torn")
+        file.write(tail)
     with ImageProcess(folder) as process:
         assert process.read(0, SECTOR) == b"a" * SECTOR
+        assert process.stats().dropped_bytes == len(tail)
         process.close()
-    with (folder / "index").open("ab") as file:
-        file.write(b"\0" * 6 + b"\x04\0" + b"\xff\xff" + b"\0" * 6)
-    with pytest.raises(CorruptError, match="entry 1"):
+    assert (folder / "index").stat().st_size == 4096 + 16
+
+
+def test_entry_whose_data_was_cut_off_is_corrupt_when_it_was_flushed(folder):
+    with ImageProcess(folder) as process:
+        process.write(0, b"a" * SECTOR)
+        process.write(SECTOR, b"b" * SECTOR)
+        process.close()
+    os.truncate(folder / "data", 4096 + SECTOR + 100)
+    with pytest.raises(CorruptError, match=r"entry 1: its data is at sectors 9 to 10.*--drop-unflushed"):
         ImageProcess(folder)
+    with ImageProcess(folder, drop_unflushed=True) as process:
+        assert process.read(0, 2 * SECTOR) == b"a" * SECTOR + bytes(SECTOR)
+        process.close()
 
 
 def test_failed_sync_is_remembered_at_the_next_start(folder):

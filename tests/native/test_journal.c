@@ -12,6 +12,7 @@
 #define SLOTS 8
 
 static char path[64] = "/tmp/obd-journal-XXXXXX";
+static const uint8_t boot[16] = {1};
 static const struct journal_owner owner = {.uuid = UUID, .data_device = 1, .data_inode = 2};
 
 static struct journal *create_or_take_over(void)
@@ -197,6 +198,7 @@ TEST(journal_replaces_a_file_that_is_none)
     append(journal, 3);
     journal_close(journal);
     flip_byte(100);
+    flip_byte(JOURNAL_HEADER_COPY + 100);
     journal = create_or_take_over();
     append(journal, 1);
     journal_close(journal);
@@ -210,7 +212,7 @@ TEST(journal_takes_no_record_of_another_upper)
     other.uuid[0] = '7';
     journal_close(create());
     struct journal_record record = {.sequence = 1, .offset = 512, .length = 512, .place = 4608, .kind = JOURNAL_DATA};
-    journal_record_encode(&record, journal_record_seed(&other), bytes);
+    journal_record_encode(&record, journal_record_seed(&other), boot, bytes);
     overwrite(journal_slot_offset(1, SLOTS), bytes, sizeof bytes);
     check_records(1, 0);
 }
@@ -231,45 +233,76 @@ TEST(journal_knows_another_owner_and_another_boot)
     CHECK(!contents.is_same_uuid && !contents.is_same_file);
     journal_contents_free(&contents);
 
-    uint8_t bytes[JOURNAL_HEADER_USED];
-    struct journal_header header;
-    int fd = open(path, O_RDONLY);
-    CHECK(read(fd, bytes, sizeof bytes) == sizeof bytes);
-    close(fd);
-    CHECK(journal_header_decode(&header, bytes) == NULL);
-    header.boot_id[0] ^= 1;
-    journal_header_encode(&header, bytes);
-    overwrite(0, bytes, sizeof bytes);
+    setenv("OBD_TEST_BOOT_ID", "00000000-0000-0000-0000-000000000001", 1);
     contents = contents_of();
     CHECK(!contents.is_same_boot && contents.is_same_uuid && contents.is_same_file);
     journal_contents_free(&contents);
+    unsetenv("OBD_TEST_BOOT_ID");
 }
 
-static void check_is_no_journal(const char *part)
+/* What is wrong with the file, and how many records of this boot are lost with it. */
+static void check_damage(const char *part, bool has_header, uint64_t nr_lost)
 {
-    struct journal_contents contents;
-    CHECK_FAILS(journal_read(path, &owner, &contents), OBD_E_JOURNAL, part);
+    struct journal_contents contents = contents_of();
+    CHECK(contents.damage != NULL && strstr(contents.damage, part) != NULL);
+    CHECK(contents.has_header == has_header && contents.nr_lost == nr_lost);
     journal_contents_free(&contents);
 }
 
-TEST(journal_with_any_byte_of_its_header_flipped_is_refused)
+TEST(journal_with_any_byte_of_one_header_flipped_is_whole)
 {
-    for (uint64_t at = 0; at < JOURNAL_HEADER_USED; at++) {
-        journal_close(create());
+    for (uint64_t at = 0; at < JOURNAL_HEADER_COPY + JOURNAL_HEADER_USED; at++) {
+        struct journal *journal = create();
+        append(journal, 3);
+        CHECK_OK(journal_trim(journal, 1, 5000));
+        journal_close(journal);
         flip_byte(at);
-        check_is_no_journal(at < 8 ? "magic" : "checksum");
+        check_records(2, 3);
+        struct journal_contents contents = contents_of();
+        CHECK(contents.damage == NULL && contents.index_length == 5000);
+        journal_contents_free(&contents);
     }
 }
 
-TEST(journal_that_is_cut_short_is_refused)
+TEST(journal_without_a_header_counts_what_this_boot_loses_with_it)
 {
-    journal_close(create());
-    CHECK(truncate(path, 4096 + SLOTS * 64 - 1) == 0);
-    check_is_no_journal("shorter than its slots");
+    for (uint64_t at = 0; at < JOURNAL_HEADER_USED; at += 11) {
+        struct journal *journal = create();
+        append(journal, 3);
+        journal_close(journal);
+        flip_byte(at);
+        flip_byte(JOURNAL_HEADER_COPY + at);
+        check_damage(at < 8 ? "magic" : "checksum", false, 3);
+        setenv("OBD_TEST_BOOT_ID", "00000000-0000-0000-0000-000000000001", 1);
+        check_damage("", false, 0);
+        unsetenv("OBD_TEST_BOOT_ID");
+    }
+}
+
+TEST(journal_with_a_damaged_record_counts_those_behind_it)
+{
+    struct journal *journal = create();
+    append(journal, 6);
+    journal_close(journal);
+    flip_byte(journal_slot_offset(4, SLOTS) + 9);
+    check_damage("a record", true, 2);
+    check_records(1, 3);
+}
+
+TEST(journal_that_is_cut_short_has_what_is_left_of_it)
+{
+    struct journal *journal = create();
+    append(journal, 6);
+    journal_close(journal);
+    CHECK(truncate(path, 4096 + 4 * 64 + 10) == 0); /* in record 4 */
+    check_damage("shorter than its slots", true, 0);
+    check_records(1, 3);
+    CHECK(truncate(path, 600) == 0);
+    check_damage("shorter than its slots", true, 0);
     CHECK(truncate(path, 100) == 0);
-    check_is_no_journal("shorter than its header");
+    check_damage("shorter than its header", false, 0);
     CHECK(truncate(path, 0) == 0);
-    check_is_no_journal("shorter than its header");
+    check_damage("shorter than its header", false, 0);
 }
 
 TEST(journal_file_has_its_full_size_and_disk_space_from_the_start)
@@ -358,8 +391,9 @@ TEST_MAIN(T(journal_lies_in_a_file_of_its_own), T(journal_that_is_missing_is_no_
           T(journal_stops_at_a_damaged_record), T(journal_stops_at_a_gap),
           T(journal_takes_no_record_of_the_one_before_it), T(journal_takes_the_file_over_that_is_there_with_its_slots),
           T(journal_replaces_a_file_that_is_none), T(journal_takes_no_record_of_another_upper),
-          T(journal_knows_another_owner_and_another_boot), T(journal_with_any_byte_of_its_header_flipped_is_refused),
-          T(journal_that_is_cut_short_is_refused), T(journal_file_has_its_full_size_and_disk_space_from_the_start),
-          T(journal_state_is_kept), T(journal_that_cannot_trim_frees_nothing),
-          T(journal_that_cannot_append_is_as_it_was), T(journal_can_live_in_memory_alone),
-          T(journal_needs_a_sensible_number_of_slots))
+          T(journal_knows_another_owner_and_another_boot), T(journal_with_any_byte_of_one_header_flipped_is_whole),
+          T(journal_without_a_header_counts_what_this_boot_loses_with_it),
+          T(journal_with_a_damaged_record_counts_those_behind_it), T(journal_that_is_cut_short_has_what_is_left_of_it),
+          T(journal_file_has_its_full_size_and_disk_space_from_the_start), T(journal_state_is_kept),
+          T(journal_that_cannot_trim_frees_nothing), T(journal_that_cannot_append_is_as_it_was),
+          T(journal_can_live_in_memory_alone), T(journal_needs_a_sensible_number_of_slots))

@@ -55,13 +55,31 @@ static void check_bad_entry(struct segment bad, const char *part)
     }
 }
 
-TEST(upper_with_an_entry_that_points_outside_the_log_is_refused)
+TEST(upper_with_an_entry_whose_data_is_cut_off_is_refused)
 {
     check_bad_entry((struct segment){.offset = 0, .length = 8, .moffset = 9}, "17");
-    check_bad_entry((struct segment){.offset = 0, .length = 8, .moffset = 7}, "7");
     check_bad_entry((struct segment){.offset = 0, .length = 8, .moffset = 17, .zeroed = 1}, "17");
-    check_bad_entry((struct segment){.offset = 0}, "0");
-    check_bad_entry((struct segment){.offset = SEGMENT_MAX_OFFSET - 1, .length = 8, .moffset = 8}, "past");
+    struct upper *upper = open_upper(OBD_UPPER_DROP_UNFLUSHED);
+    CHECK(sector_byte(upper, 0) == 1);
+    CHECK_OK(upper_close(upper));
+    CHECK(size_of(index_path) == 4096 + 16);
+}
+
+static void check_bad_entry_among_good_ones(struct segment bad)
+{
+    new_pair();
+    fill_data_file(8);
+    struct segment entries[] = {bad, {.offset = 0, .length = 8, .moffset = 8}};
+    append_to_index(entries, sizeof entries);
+    check_refused(0, OBD_E_CORRUPT, "entry 0");
+    check_refused(OBD_UPPER_DROP_UNFLUSHED, OBD_E_CORRUPT, "entry 0");
+}
+
+TEST(upper_with_a_bad_entry_among_good_ones_is_refused)
+{
+    check_bad_entry_among_good_ones((struct segment){.offset = 0, .length = 8, .moffset = 9});
+    check_bad_entry_among_good_ones((struct segment){.offset = 0, .length = 8, .moffset = 7});
+    check_bad_entry_among_good_ones((struct segment){.offset = SEGMENT_MAX_OFFSET - 1, .length = 8, .moffset = 8});
 }
 
 TEST(upper_that_is_cut_short_is_refused)
@@ -176,8 +194,8 @@ TEST(upper_index_on_a_device_is_refused_and_so_is_what_is_no_disk)
 }
 
 TEST_MAIN(T(upper_has_a_folder), T(upper_ignores_padding_zero_length_and_a_torn_entry_and_cuts_it_when_writable),
-          T(upper_with_an_entry_that_points_outside_the_log_is_refused), T(upper_that_is_cut_short_is_refused),
-          T(upper_that_is_sealed_is_never_opened_for_writing),
+          T(upper_with_an_entry_whose_data_is_cut_off_is_refused), T(upper_with_a_bad_entry_among_good_ones_is_refused),
+          T(upper_that_is_cut_short_is_refused), T(upper_that_is_sealed_is_never_opened_for_writing),
           T(upper_whose_last_write_looks_like_a_trailer_is_not_sealed), T(upper_that_is_held_names_its_holder),
           T(upper_holder_keeps_its_pid_however_long_its_name),
           T(upper_index_on_a_device_is_refused_and_so_is_what_is_no_disk), T(upper_left_nothing_in_the_folder))

@@ -61,6 +61,7 @@ static void lie(struct journal_header *header)
 /* A record that says something else, and is sound. */
 static void lie_in_a_record(void)
 {
+    static const uint8_t of_any_boot[16];
     uint8_t bytes[JOURNAL_RECORD_SIZE];
     struct journal_owner owner = {.uuid = UUID};
     uint64_t sequence = 12 + (uint64_t)rand() % 20;
@@ -74,7 +75,7 @@ static void lie_in_a_record(void)
         record.length &= ~UINT64_C(511);
         record.place = 4096;
     }
-    journal_record_encode(&record, journal_record_seed(&owner), bytes);
+    journal_record_encode(&record, journal_record_seed(&owner), of_any_boot, bytes);
     int fd = open(journal_path, O_WRONLY);
     CHECK(pwrite(fd, bytes, sizeof bytes, (off_t)journal_slot_offset(sequence, 64)) == sizeof bytes);
     close(fd);

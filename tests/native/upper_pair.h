@@ -157,6 +157,7 @@ static inline void change_journal(void (*change)(struct journal_header *))
     change(&header);
     journal_header_encode(&header, bytes);
     CHECK(pwrite(fd, bytes, sizeof bytes, 0) == sizeof bytes);
+    CHECK(pwrite(fd, bytes, sizeof bytes, JOURNAL_HEADER_COPY) == sizeof bytes);
     close(fd);
 }
 
@@ -189,6 +190,9 @@ TEST(upper_left_nothing_in_the_folder)
     remove(data_path);
     remove(index_path);
     remove(journal_path);
+    char aside[100]; /* where a damaged one goes */
+    snprintf(aside, sizeof aside, "%s.damaged", journal_path);
+    remove(aside);
     CHECK(rmdir(folder) == 0);
 }
 

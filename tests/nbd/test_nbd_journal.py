@@ -65,12 +65,13 @@ def refusal(arguments: list[str]) -> str:
 
 
 def change_header(journal: Path, at: int, value: bytes) -> None:
-    """With the right CRC again."""
+    """Of both, with the right CRC again."""
     content = bytearray(journal.read_bytes())
     content[at : at + len(value)] = value
     content[HEADER_CRC_AT : HEADER_CRC_AT + 4] = crc32c(bytes(content[:HEADER_CRC_AT]), 0).to_bytes(
         4, "little"
     )
+    content[512 : 512 + HEADER_CRC_AT + 4] = content[: HEADER_CRC_AT + 4]
     journal.write_bytes(content)
 
 
@@ -117,12 +118,31 @@ def test_a_copied_upper_is_refused_until_its_journal_is_given_up(
     assert content_of(upper_of) == sha256(killed[0])
 
 
-def test_what_is_no_journal_is_not_overwritten(
+def test_what_is_no_journal_is_laid_aside_and_not_overwritten(
     upper_of: list[str], killed: list[DiskModel], folder: Path
 ) -> None:
     (folder / "index.journal").write_bytes(b"mine" * 2048)
-    assert "index.journal" in refusal(upper_of)
-    assert (folder / "index.journal").read_bytes() == b"mine" * 2048
+    assert content_of(upper_of) == sha256(killed[0])
+    assert (folder / "index.journal.damaged").read_bytes() == b"mine" * 2048
+
+
+def test_a_journal_without_its_headers_opens_on_what_was_flushed_and_says_what_is_lost(
+    upper_of: list[str], killed: list[DiskModel], folder: Path
+) -> None:
+    journal = folder / "index.journal"
+    journal.write_bytes(bytes(HEADER_SIZE) + journal.read_bytes()[HEADER_SIZE:])
+    server = NbdProcess(*upper_of, environment=NO_TIMED_FLUSH)
+    with Client(server.uri) as client:
+        assert client.read(0, DISK_SIZE) == sha256(killed[0])
+    stderr = server.stop()[2]
+    assert "4 or more writes in it were acknowledged, but not flushed" in stderr
+    assert (folder / "index.journal.damaged").exists()
+
+
+def test_one_header_of_two_is_enough(upper_of: list[str], killed: list[DiskModel], folder: Path) -> None:
+    with (folder / "index.journal").open("r+b") as journal:
+        journal.write(b"torn" * 100)
+    assert content_of(upper_of) == sha256(killed[3])
 
 
 def test_a_sealed_upper_is_read_and_never_written(

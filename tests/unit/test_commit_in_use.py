@@ -79,7 +79,7 @@ def test_commit_by_name_gives_what_was_written_and_the_disk_goes_on(served, sock
     done = program("image", "commit", "disk0", "-o", "layer", *options, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == str((tmp_path / "layer").stat().st_size)
-    assert served.upper_numbers()[0] == 0  # what a layer has is not lost by its upper
+    assert served.upper_numbers()["unflushed_bytes"] == 0  # what a layer has is not lost by its upper
     layer = read_layer(tmp_path / "layer")
     assert (layer.uuid, layer.tag) == (UUID, b"hi")
     assert stack([layer]).read(MIB, 4096) == b"one " * 1024
