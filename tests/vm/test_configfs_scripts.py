@@ -41,6 +41,7 @@ def test_device_of_others_is_found_again_after_a_kill_and_not_detached_by_us(dae
     assert refused.returncode == 1
     assert "made in configfs" in refused.stderr
     run(SCRIPTS / "detach.sh", "byhand")
+    wait_until(lambda: daemon.client.devices() == ())
 
 
 def test_image_that_cannot_be_opened_is_told_in_status_and_result_file(daemon, config, plain_layer, tmp_path):

@@ -128,9 +128,11 @@ class VmDaemon:
         """Detaches everything, by force, and stops; a daemon that was killed is started for it."""
         if not self.is_running:
             self.start()
-        for device in self.client.devices():
-            self.detach(device.name, force=True)
-        self.stop()
+        try:
+            for device in self.client.devices():
+                self.detach(device.name, force=True)
+        finally:
+            self.stop()  # or the next test would have two daemons
 
 
 class Adopted:
