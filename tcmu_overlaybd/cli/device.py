@@ -219,7 +219,7 @@ def list_devices(*, socket_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(devices))
         return
-    print_columns([("NAME", "STATE", "DISK", "SIZE", "MODE", "SOURCE"), *map(row_of, devices)])
+    print_columns([("NAME", "STATE", "DISK", "SIZE", "MODE", "CACHED", "SOURCE"), *map(row_of, devices)])
 
 
 @click.command()
@@ -357,5 +357,14 @@ def row_of(device: DeviceStatus) -> tuple[str, ...]:
         device.disk or device.target or "-",
         str(device.size),
         mode,
+        cached_part(device),
         source + more,
     )
+
+
+def cached_part(device: DeviceStatus) -> str:
+    """How much of the layers that come from registries is here: ``37%``, rounded down."""
+    if any(not layer.is_local for layer in device.remote_layers):
+        here = sum(layer.size if layer.is_local else layer.cached for layer in device.remote_layers)
+        return f"{here * 100 // sum(layer.size for layer in device.remote_layers)}%"
+    return "local"

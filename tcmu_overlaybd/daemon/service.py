@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from tcmu_overlaybd.config.service_config import ServiceConfig
+from tcmu_overlaybd.config.service_config import ExporterConfig, ServiceConfig
 from tcmu_overlaybd.daemon.answers import Answers
 from tcmu_overlaybd.daemon.config_check import DESCRIPTION, check_config
 from tcmu_overlaybd.daemon.control import ControlServer, listen
@@ -40,7 +40,7 @@ from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
-from tcmu_overlaybd.errors import BusyError, OverlayBDError
+from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
 from tcmu_overlaybd.lio import modules
 from tcmu_overlaybd.lio.config_string import SUBTYPE
 from tcmu_overlaybd.lio.hubs import HubKind, choose_hub, open_hub
@@ -93,8 +93,7 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         snapshot_api = ReferenceApi(devices.restack) if config.service_config.enable else None
         exposition = Exposition(DaemonReadings(resources))
         server = ControlServer(listener, devices, snapshot_api, exposition.render)
-        if config.exporter_config.enable:
-            stack.enter_context(MetricsServer(config.exporter_config, exposition))
+        stack.enter_context(metrics_server(config.exporter_config, exposition))
         try:
             with nullcontext() if others else modules.netlink_held():
                 hub = open_hub(kind, DESCRIPTION, newcomers)
@@ -159,6 +158,17 @@ def raise_file_limit() -> None:
     """A device takes three descriptors, a local layer one: the usual soft limit of 1024 is soon reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def metrics_server(place: ExporterConfig, exposition: Exposition) -> AbstractContextManager[object]:
+    """A port that somebody else has is no reason to serve no disks: a line in the log says so."""
+    if not place.enable:
+        return nullcontext()
+    try:
+        return MetricsServer(place, exposition)
+    except FailedError as error:
+        logger.error("%s", error)  # noqa: TRY400 the sentence is all
+        return nullcontext()
 
 
 def guard_from_reclaim() -> None:

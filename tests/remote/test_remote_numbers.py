@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tcmu_overlaybd.cli.device import show
-from tcmu_overlaybd.daemon.messages import CacheStatus, DeviceStatus
+from tcmu_overlaybd.cli.device import cached_part, show
+from tcmu_overlaybd.daemon.messages import CacheStatus, DeviceStatus, RemoteLayer
 from tcmu_overlaybd.daemon.remote_numbers import cache_numbers, remote_numbers
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.image.open import open_image
@@ -96,3 +96,12 @@ def test_the_cache_is_closed_at_first_and_then_holds_what_the_layers_say_is_cach
     assert (cache.is_open, cache.blobs, cache.limit_bytes) == (True, 2, limit)
     assert device.bytes_cached <= cache.used_bytes  # maps take room, too
     assert (cache.evicted, cache.damaged, cache.not_kept) == (0, 0, 0)
+
+
+def test_list_says_how_much_of_the_layers_is_here():
+    layer = RemoteLayer("h/r", "sha256:1", size=1000, cached=379, fetched=0, requests=0)
+    local = RemoteLayer("h/r", "sha256:2", size=1000, cached=0, fetched=0, requests=0, is_local=True)
+    assert cached_part(DeviceStatus("d", "ready", remote_layers=(layer,))) == "37%"
+    assert cached_part(DeviceStatus("d", "ready", remote_layers=(layer, local))) == "68%"
+    assert cached_part(DeviceStatus("d", "ready", remote_layers=(local,))) == "local"
+    assert cached_part(DeviceStatus("d", "ready")) == "local"

@@ -22,10 +22,11 @@ MIB = 1 << 20
 PORT = 9863
 
 
-@pytest.fixture
-def image(tmp_path):
-    with DockerRegistry(tmp_path / "registry", users=USERS) as registry:
-        yield push_file_system(registry, tmp_path)
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("image")
+    with DockerRegistry(folder / "registry", users=USERS) as registry:
+        yield push_file_system(registry, folder)
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def in_registry_log(image) -> list[int]:
 
 
 def test_sums_are_what_was_done_to_the_disk_and_what_the_registry_says(daemon, image):
+    nr_before = len(in_registry_log(image))
     empty = scrape.scrape(f"http://127.0.0.1:{PORT}/metrics")
     assert empty.sum("devices") == 0
     disk = daemon.attach(image.reference, name="d", writable=True).disk
@@ -102,7 +104,7 @@ def test_sums_are_what_was_done_to_the_disk_and_what_the_registry_says(daemon, i
     assert grown("upper_flush_requests_total") >= 1
     assert grown("ring_commands_total") >= 44
     assert found.sum("command_errors_total") == 0
-    answers = in_registry_log(image)
+    answers = in_registry_log(image)[nr_before:]
     assert found.sum("registry_requests_total") == len(answers)
     assert found.sum("registry_fetched_bytes_total") == sum(answers)
     check_status(daemon, found)
@@ -118,6 +120,8 @@ def check_status(daemon: VmDaemon, found: scrape.Scrape) -> None:
     assert cache["misses"] == found.value("cache_misses_total") > 0
     text = daemon.cli("status", "--cache").stdout
     assert f"{cache['used_bytes']}" in text
+    row = daemon.cli("list").stdout.splitlines()[1].split()
+    assert 0 < int(row[5].removesuffix("%")) < 100
     device = json.loads(daemon.cli("status", "d", "--json").stdout)
     assert device["bytes_written"] == found.value("command_bytes_total", device="d", command="write")
     assert device["bytes_fetched"] == found.sum("registry_fetched_bytes_total")
@@ -133,3 +137,11 @@ def test_cache_before_any_registry_and_a_secret_nowhere(daemon, image):
     assert "vm/image" not in text, "an image's name is no label"
     daemon.detach("d")
     assert scrape.check_text(over_socket(daemon, "/metrics")).sum("devices") == 0
+
+
+def test_a_port_that_is_taken_keeps_no_disk_from_being_served(make_daemon, plain_layer):
+    with socket.create_server(("127.0.0.1", PORT)):
+        daemon = make_daemon(config={"exporterConfig": {"enable": True, "port": PORT}})
+        assert daemon.attach(plain_layer, name="d").disk
+    assert f"port {PORT}: cannot serve metrics there: Address already in use" in daemon.log()
+    assert scrape.check_text(over_socket(daemon, "/metrics")).value("devices", state="ready") == 1
