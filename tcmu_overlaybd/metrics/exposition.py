@@ -1,76 +1,36 @@
-"""Readings in the formats that Prometheus scrapes, by ``prometheus-client``.
+"""Metrics as text, in the formats that Prometheus scrapes.
 
-Nothing is kept between two scrapes: the counters are the data plane's own, read when asked.
+``prometheus-client`` is imported with the first scrape: a restart keeps disks waiting, and it
+takes 10 ms to load.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
-
-from tcmu_overlaybd.metrics.families import FAMILIES, Family, Labels, Samples
 from tcmu_overlaybd.metrics.readings import Readings
-from tcmu_overlaybd.native.core import LATENCY_BOUNDS_S, Latency
 
-ReadAll = Callable[[], Readings]
-
-BOUNDS = (*map(floatToGoString, LATENCY_BOUNDS_S), "+Inf")
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 class Exposition:
     """Thread-safe, as far as ``read`` is."""
 
-    def __init__(self, read: ReadAll) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(OwnFamilies(read))
-        ProcessCollector(registry=self._registry)  # processor time, memory, file descriptors
+    def __init__(self, read: Callable[[], Readings]) -> None:
+        self._read = read
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """(content type, body) in the best format that the Accept header allows."""
+        from prometheus_client.exposition import choose_encoder
+
         encode, content_type = choose_encoder(accept)
         return content_type, encode(self._registry)
 
+    @functools.cached_property
+    def _registry(self) -> CollectorRegistry:
+        from tcmu_overlaybd.metrics.collector import make_registry
 
-class OwnFamilies(Collector):
-    def __init__(self, read: ReadAll) -> None:
-        self._read = read
-
-    def describe(self) -> Iterable[Metric]:
-        return [_empty(family) for family in FAMILIES]
-
-    def collect(self) -> Iterator[Metric]:
-        readings = self._read()
-        for family in FAMILIES:
-            metric = _empty(family)
-            _fill(metric, family.samples(readings))
-            yield metric
-
-
-def _empty(family: Family) -> Any:
-    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    return kinds[family.kind](family.name, family.help, labels=family.labels)
-
-
-def _fill(metric: Any, samples: Samples) -> None:
-    for labels, value in samples:
-        if isinstance(value, Latency):
-            _add_histogram(metric, labels, value)
-        else:
-            metric.add_metric(labels, float(value))
-
-
-def _add_histogram(metric: HistogramMetricFamily, labels: Labels, latency: Latency) -> None:
-    cumulative = list(zip(BOUNDS, map(float, accumulate(latency.counts)), strict=True))
-    metric.add_metric(labels, cumulative, sum_value=latency.sum_s)
+        return make_registry(self._read)
