@@ -1,6 +1,6 @@
-"""Runs inside the guest whose power is cut: guest.py write|read FOLDER.
+"""Runs inside the guest whose power is cut: guest.py write|read.
 
-``write`` makes a disk with its upper below FOLDER, writes and fsyncs every even block, says
+``write`` makes a disk with its upper below /mnt, writes and fsyncs every even block, says
 so, then goes on writing the odd ones until the power goes.  ``read`` attaches the same
 upper and prints which blocks hold what was written.
 """
@@ -8,31 +8,17 @@ upper and prints which blocks hold what was written.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from guest_daemon import run, start_daemon
+
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.messages import AttachRequest
-from tcmu_overlaybd.errors import OverlayBDError
 
 BLOCK = 4096
 BLOCKS = 256
-
-
-def start_daemon(folder: Path) -> Client:
-    environment = {**os.environ, "STATE_DIRECTORY": str(folder / "state"), "RUNTIME_DIRECTORY": "/run/test"}
-    subprocess.Popen([sys.executable, "-m", "tcmu_overlaybd", "serve"], env=environment)
-    client = Client(Path("/run/test/control.socket"))
-    for _ in range(500):
-        try:
-            client.version(5)
-        except OverlayBDError:
-            time.sleep(0.05)
-        else:
-            return client
-    raise SystemExit("the daemon does not become ready")
 
 
 def block(number: int) -> bytes:
@@ -62,5 +48,6 @@ def read(client: Client, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    work = Path(sys.argv[2])
-    {"write": write, "read": read}[sys.argv[1]](start_daemon(work), work)
+    folder = Path("/mnt")
+    run("mount", "/dev/ubda", folder)
+    {"write": write, "read": read}[sys.argv[1]](start_daemon(folder / "state"), folder)

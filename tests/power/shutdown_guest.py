@@ -10,39 +10,23 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from tcmu_overlaybd.daemon.client import Client
-from tcmu_overlaybd.daemon.messages import AttachRequest
-from tcmu_overlaybd.errors import OverlayBDError
+from guest_daemon import RUN, run, start_daemon
 
-WORK = Path("/run/test")
+from tcmu_overlaybd.daemon.messages import AttachRequest
+
 MIB = 1 << 20
 
 
-def start_daemon() -> Client:
-    os.environ.update(STATE_DIRECTORY=f"{WORK}/state", RUNTIME_DIRECTORY=f"{WORK}/run")
-    subprocess.Popen([sys.executable, "-m", "tcmu_overlaybd", "serve"])
-    client = Client(WORK / "run/control.socket")
-    for _ in range(500):
-        try:
-            client.version(5)
-        except OverlayBDError:
-            time.sleep(0.05)
-        else:
-            return client
-    raise SystemExit("the daemon does not become ready")
-
-
 def make_dirty(disk: str) -> None:
-    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
-    subprocess.run(["mount", disk, "/mnt"], check=True)
+    run("mkfs.ext4", "-q", disk)
+    run("mount", disk, "/mnt")
     Path("/mnt/dirty").write_bytes(os.urandom(8 * MIB))
 
 
 def main(last_words: str, is_alive: bool) -> None:
-    client = start_daemon()
+    client = start_daemon(RUN / "state")
     disk = client.attach(AttachRequest(new=True, size=64 * MIB)).disk
     make_dirty(disk)
     if not is_alive:

@@ -7,17 +7,12 @@ to end a guest that did not power off.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from power_machine import start_machine
 
-PROJECT = Path(__file__).parents[2]
-GUEST = PROJECT / "tests/power/shutdown_guest.py"
 STAYS = "the guest does not power off"
 
 pytestmark = [
@@ -28,25 +23,7 @@ pytestmark = [
 
 def shut_down(*last_words: str) -> tuple[str, float]:
     """What was said, and the seconds from the end of the guest's work to the end of the guest."""
-    command = [
-        PROJECT / "vagrant/umlrun",
-        "-t",
-        "120",
-        "-w",
-        PROJECT,
-        "--",
-        sys.executable,
-        GUEST,
-        *last_words,
-    ]
-    machine = subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-    )
+    machine = start_machine("shutdown_guest.py", *last_words, disks=())
     said, begun = [], time.monotonic()
     for line in machine.stdout:
         said.append(line)
