@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 DOWNLOADS_TIMEOUT_S = 5.0  # to stop; they have been told to when their images closed
 OPENING_TIMEOUT_S = 5.0
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOCK_POLL_S = 0.002  # flock(2) itself would wait without a deadline
 
@@ -80,7 +81,9 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         raise_file_limit()
         guard_from_reclaim()
         stack.enter_context(LogPump())
-        store = stack.enter_context(BlobStore(replace(settings_of(config), has_stand_in=False)))
+        settings = replace(settings_of(config), has_stand_in=False)
+        check_not_ours(settings.folder, "the cache")
+        store = stack.enter_context(BlobStore(settings))
         downloads = Downloads(config.download, free_floor=config.cache.free_floor)
         resources = open_resources(
             stack.enter_context(Core.open()), store, downloads, folders, config, hub=kind
@@ -173,10 +176,20 @@ def metrics_server(place: ExporterConfig, exposition: Exposition) -> AbstractCon
 
 def guard_from_reclaim() -> None:
     """Before any thread starts.  A container may not allow it; then there is a risk, not a fault."""
+    for guard in (guard_memory, keep_from_oom_killer):
+        try:
+            guard()
+        except OverlayBDError as error:
+            logger.warning("%s; when memory is short, the machine may hang on our own disks", error)
+
+
+def keep_from_oom_killer() -> None:
+    """The kernel frees memory by writing to our disks, so we must be the last to go.  The unit says
+    so, too; this is for who starts us without it.  Raises FailedError."""
     try:
-        guard_memory()
-    except OverlayBDError as error:
-        logger.warning("%s; when memory is short, the machine may hang on our own disks", error)
+        OOM_SCORE.write_text("-1000")
+    except OSError as error:
+        raise FailedError(f"{OOM_SCORE}: cannot be written: {error.strerror}") from error
 
 
 def stop(server: ControlServer, devices: Devices, downloads: Downloads) -> bool:

@@ -2,9 +2,9 @@
 
 When memory is short the kernel writes dirty pages to our disk and waits for us.  If what we
 write then lies on a file system on such a disk, that write waits for memory, too, and the
-machine hangs.  So uppers and the state folder are refused there.
+machine hangs.  So uppers, the cache and the state folder are refused there.
 
-File systems without a block device of their own (overlay, btrfs, NFS) are not seen through.
+File systems without a block device (overlay, NFS) are not seen through.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tcmu_overlaybd.errors import FailedError
 from tcmu_overlaybd.scsi.disk import VENDOR
 
 SYS = Path("/sys")
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 def check_not_ours(path: Path, what: str) -> None:
@@ -29,27 +30,56 @@ def check_not_ours(path: Path, what: str) -> None:
         )
 
 
-def own_disk_below(path: Path, sys: Path = SYS) -> str:
-    """``sda`` when path, or its file system, is on a disk of ours, by whatever partitions and
-    device-mapper layers; else ""."""
+def own_disk_below(path: Path, sys: Path = SYS, mounts: Path = MOUNTS) -> str:
+    """``sda`` when path, or its file system, is on a disk of ours, by whatever partitions,
+    device-mapper layers and loop devices; else ""."""
+    device = device_below(path, sys, mounts)
+    if device is None:
+        return ""
+    return next((disk.name for disk in disks_below(device, sys) if is_ours(disk)), "")
+
+
+def device_below(path: Path, sys: Path = SYS, mounts: Path = MOUNTS) -> Path | None:
+    """In /sys: the block device that path is, or that the file system of it, or of the nearest
+    folder above it that exists, lies on."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     facts = existing.stat()
-    number = facts.st_rdev if stat.S_ISBLK(facts.st_mode) else facts.st_dev
-    start = sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
-    if not start.exists():
-        return ""
-    return next((disk.name for disk in disks_below(start.resolve()) if is_ours(disk)), "")
+    device = _device(facts.st_rdev if stat.S_ISBLK(facts.st_mode) else facts.st_dev, sys)
+    if device is not None:
+        return device
+    source = mount_source(existing.resolve(), mounts)  # btrfs gives each subvolume a number of its own
+    return _device(source.stat().st_rdev, sys) if source is not None and source.is_block_device() else None
 
 
-def disks_below(device: Path) -> Iterator[Path]:
-    """The whole disks under a block device: of a partition its parent, of others their slaves."""
+def _device(number: int, sys: Path) -> Path | None:
+    entry = sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
+    return entry.resolve() if entry.exists() else None
+
+
+def mount_source(path: Path, mounts: Path = MOUNTS) -> Path | None:
+    """What is mounted where path lies: the device, when it is one."""
+    found: dict[str, str] = {}
+    for line in mounts.read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        found[before.split()[4]] = after.split()[1]  # a later mount hides an earlier one
+    point = next((str(folder) for folder in (path, *path.parents) if str(folder) in found), "")
+    return Path(found[point]) if found.get(point, "").startswith("/dev/") else None
+
+
+def disks_below(device: Path, sys: Path = SYS) -> Iterator[Path]:
+    """The whole disks under a block device: of a partition its parent, of a loop device those of
+    its file, of others their slaves."""
     if (device / "partition").exists():
-        yield from disks_below(device.parent)
+        yield from disks_below(device.parent, sys)
         return
-    slaves = list((device / "slaves").glob("*"))
-    for slave in slaves:
-        yield from disks_below(slave.resolve())
-    if not slaves:
+    below = [slave.resolve() for slave in (device / "slaves").glob("*")]
+    backing = device / "loop/backing_file"
+    if backing.exists():
+        of_file = device_below(Path(backing.read_text().strip()), sys)
+        below += [of_file] if of_file is not None else []
+    for lower in below:
+        yield from disks_below(lower, sys)
+    if not below:
         yield device
 
 

@@ -116,3 +116,18 @@ def test_disk_of_another_vendor_is_not_ours(stacked):
 
 def test_file_system_without_a_block_device_is_not_ours(tmp_path):
     assert own_disks.own_disk_below(tmp_path, tmp_path) == ""
+
+
+def test_own_disk_is_seen_through_a_loop_device(stacked):
+    """Its file lies on the file system that the fixture says is on dm-0."""
+    loop = stacked / "devices/loop0"
+    put(loop / "loop/backing_file", f"{stacked}/file\n")
+    (stacked / "dev/block/7:0").symlink_to(loop)
+    assert [disk.name for disk in own_disks.disks_below(loop, stacked)] == ["sdb"]
+
+
+def test_device_of_a_file_system_with_numbers_of_its_own_is_found_by_its_mount(tmp_path):
+    mounts = tmp_path / "mountinfo"
+    put(mounts, "1 0 8:1 / / rw - ext4 /dev/root rw\n2 1 0:40 /a /data rw shared:1 - btrfs /dev/sdb rw\n")
+    assert own_disks.mount_source(Path("/data/uppers/x"), mounts) == Path("/dev/sdb")
+    assert own_disks.mount_source(Path("/home"), mounts) == Path("/dev/root")
