@@ -45,7 +45,7 @@ def read_upper_pair(data: Path, index: Path) -> UpperPair:
         _check_sparse_length(data, header)
         size = header.virtual_size
         return UpperPair(data, index, "sparse", size, header.uuid, header.parent_uuid, size)
-    index_header = lsmt.parse_index_header(_read(index, 0), str(index))
+    index_header = lsmt.parse_index_header(_read_index(data, index), str(index))
     if uuid_text.NULL not in (header.uuid, index_header.uuid) and header.uuid != index_header.uuid:
         raise CorruptError(f"{index}: its UUID is {index_header.uuid}, that of {data} is {header.uuid}")
     return UpperPair(
@@ -99,6 +99,20 @@ def _check_sparse_length(data: Path, header: lsmt.Block) -> None:
     length = data.stat().st_size - lsmt.BLOCK_SIZE
     if length < header.virtual_size:
         raise CorruptError(f"{data}: {length} bytes of a disk of {header.virtual_size}: it is cut short")
+
+
+def _read_index(data: Path, index: Path) -> bytes:
+    """A missing one is never made anew where data holds something: the disk would read as zeros."""
+    try:
+        return _read(index, 0)
+    except MissingError as error:
+        nr_bytes = data.stat().st_size - lsmt.BLOCK_SIZE
+        why = (
+            f"where on the disk the {nr_bytes} bytes in {data} belong was written there only: restore it"
+            if nr_bytes > 0
+            else f"{data} holds nothing: remove it, and make a new upper"
+        )
+        raise MissingError(f"{error}; {why}") from error
 
 
 def _read(path: Path, offset: int) -> bytes:

@@ -12,7 +12,14 @@ import pytest
 from image_process import SECTOR, ImageProcess, make_pair
 from small_disk import small_ext4, small_tmpfs
 
-from tcmu_overlaybd.errors import BusyError, CorruptError, JournalError, NoSpaceError, ReadOnlyError
+from tcmu_overlaybd.errors import (
+    BusyError,
+    CorruptError,
+    JournalError,
+    MissingError,
+    NoSpaceError,
+    ReadOnlyError,
+)
 from tcmu_overlaybd.native.source import crc32c
 
 SIZE = 64 << 20
@@ -186,6 +193,25 @@ def test_entry_whose_data_was_cut_off_is_corrupt_when_it_was_flushed(folder):
     with ImageProcess(folder, drop_unflushed=True) as process:
         assert process.read(0, 2 * SECTOR) == b"a" * SECTOR + bytes(SECTOR)
         process.close()
+
+
+def test_missing_index_is_an_error_that_says_what_was_lost_and_is_not_made_anew(folder):
+    with ImageProcess(folder) as process:
+        process.write(0, b"a" * SECTOR)
+        process.close()
+    (folder / "index").unlink()
+    for options in ({}, {"read_only": True}, {"drop_unflushed": True}):
+        with pytest.raises(
+            MissingError, match=rf"/index: no such file; where .* the {SECTOR} bytes in .*/data"
+        ):
+            ImageProcess(folder, **options)
+    assert not (folder / "index").exists()
+
+
+def test_missing_index_of_an_upper_that_was_never_written_is_no_loss(folder):
+    (folder / "index").unlink()
+    with pytest.raises(MissingError, match="/data holds nothing: remove it, and make a new upper"):
+        ImageProcess(folder)
 
 
 def test_failed_sync_is_remembered_at_the_next_start(folder):
