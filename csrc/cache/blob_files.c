@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/hook.h"
 #include "cache/cache_state.h"
 
 static uint64_t map_room(const struct blob *blob)
@@ -75,7 +76,10 @@ void blob_files_leave(struct blob *blob)
 static enum obd_status make_data(struct blob *blob)
 {
     enum obd_status status = file_open(blob->path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, &blob->data);
-    return status == OBD_OK ? file_truncate(blob->data, blob_size(blob)) : status;
+    if (status == OBD_OK)
+        status = file_truncate(blob->data, blob_size(blob));
+    HOOK("cache.data_made");
+    return status;
 }
 
 static void unlink_files(struct blob *blob)
@@ -93,6 +97,7 @@ enum obd_status blob_files_make(struct blob *blob)
     status = make_data(blob);
     if (status == OBD_OK)
         status = chunk_map_create_file(blob->map);
+    HOOK("cache.map_made");
     if (status != OBD_OK) {
         close_files(blob);
         unlink_files(blob);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/hook.h"
 #include "base/log.h"
 #include "cache/cache_state.h"
 #include "codec/crc32c.h"
@@ -73,7 +74,9 @@ void blob_drop_chunk(struct blob *blob, uint64_t chunk)
     if (status != OBD_OK)
         return; /* on the disk it is still present, and so it is counted */
     blob->uses[chunk].is_busy = true;
+    HOOK("cache.chunk_cleared");
     vacate(blob, chunk);
+    HOOK("cache.chunk_dropped");
     blob_files_leave(blob);
 }
 
@@ -114,11 +117,13 @@ static enum obd_status fill(struct blob *blob, uint64_t chunk, const void *bytes
 {
     uint32_t crc = crc32c_raw(bytes, blob_chunk_bytes(blob, chunk), (uint32_t)chunk);
     enum obd_status status = write_or_make_space(blob, chunk, bytes);
+    HOOK("cache.chunk_written");
     if (status == OBD_OK)
         status = blob_enter_chunk(blob, chunk);
     if (status != OBD_OK)
         return status;
     status = chunk_map_set(blob->map, chunk, crc);
+    HOOK("cache.chunk_noted");
     if (status != OBD_OK)
         blob_leave_chunk(blob, chunk);
     return status;

@@ -1,6 +1,6 @@
 """``tcmu-overlaybd doctor``: what is missing on this machine, and the command that mends it.
 
-It only looks.  In particular it never initialises libtcmu, which would reset the rings of
+It only looks, but for --repair.  It never initialises libtcmu, which would reset the rings of
 a daemon that lives.
 """
 
@@ -15,6 +15,7 @@ from tcmu_overlaybd import __version__
 from tcmu_overlaybd.cli.device import connect, daemon_socket
 from tcmu_overlaybd.cli.options import json_output, print_json, verbosity
 from tcmu_overlaybd.daemon.client import Client
+from tcmu_overlaybd.daemon.folders import Folders
 from tcmu_overlaybd.daemon.messages import Version
 from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.lio.helper import PROGRAM
@@ -29,17 +30,26 @@ DAEMON_TIMEOUT_S = 5
 @click.option(
     "--registry", metavar="HOST[:PORT]", help="Ask this registry, too, with the password kept for it."
 )
+@click.option("--repair", is_flag=True, help="Remove what a daemon that died left behind.")
 @daemon_socket
 @json_output
 @verbosity
-def doctor(*, registry: str | None, socket_path: Path | None, as_json: bool) -> int:
-    """Say what is missing for disks on this machine. Exit code 4 when something is."""
+def doctor(*, registry: str | None, repair: bool, socket_path: Path | None, as_json: bool) -> int:
+    """Say what is missing for disks on this machine. Exit code 4 when something is.
+
+    Without --repair it only looks.
+    """
+    from tcmu_overlaybd.cli.start_facts import leftovers_fact, start_facts
+
+    client, folders = connect(socket_path), Folders.choose()
     found = [
         Fact("version", True, __version__),
         extension_fact(),
         helper_fact(),
         *facts(),
-        *daemon_facts(connect(socket_path)),
+        *daemon_facts(client),
+        *start_facts(client, folders),
+        leftovers_fact(client, folders, repair=repair),
         *remote_facts(registry),
     ]
     if as_json:

@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
+from tcmu_overlaybd import __version__
 from tcmu_overlaybd.cli.device import daemon_socket
 from tcmu_overlaybd.cli.options import log, set_level, verbosity
 from tcmu_overlaybd.cli.store import CONFIG_VARIABLE
 from tcmu_overlaybd.config.service_config import HubChoice, LogFormat, ServiceConfig, load_service_config
 from tcmu_overlaybd.daemon.folders import Folders
+from tcmu_overlaybd.errors import OverlayBDError
 from tcmu_overlaybd.logs.output import install
 
 # Levels as the reference counts them in its configuration.
@@ -53,6 +55,7 @@ def serve(
     """Run the daemon in the foreground. It ends, in order, at SIGTERM or Ctrl-C."""
     from tcmu_overlaybd.daemon import service
     from tcmu_overlaybd.daemon.metrics_server import parse_address
+    from tcmu_overlaybd.daemon.start_failure import note_failure
     from tcmu_overlaybd.native import testing
 
     config = load_service_config(config_path) if config_path is not None else ServiceConfig()
@@ -65,7 +68,13 @@ def serve(
         config = replace(config, hub=hub)
     start_log(config)
     testing.arm_from_environment()
-    end_at_once(0 if service.serve(Folders.choose(), config, socket_path) else 1)
+    folders = Folders.choose()
+    try:
+        is_closed = service.serve(folders, config, socket_path)
+    except OverlayBDError as error:
+        note_failure(folders.run, __version__, error)
+        raise
+    end_at_once(0 if is_closed else 1)
 
 
 def start_log(config: ServiceConfig) -> None:

@@ -38,6 +38,10 @@ class UpperDir:
         """Whether it lies in this folder: an upper that a snapshot has sealed."""
         return bool(lower.file) and Path(lower.file).resolve().parent == self.path.resolve()
 
+    def is_free(self) -> bool:
+        """Whether nothing of an upper is there, so that one can be made, and removed again."""
+        return not any(path.exists() for path in (self.config, self.data, self.index))
+
     def load(self) -> ImageConfig:
         return load_image_config(self.config)
 

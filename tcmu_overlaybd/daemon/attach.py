@@ -8,7 +8,8 @@ when a later step fails::
 
 While the helper works, the kernel tells the hub, and Newcomers binds the ring to the
 image that is open by then.  A daemon that dies in between leaves a record that says
-"attaching": its successor detaches the device.
+"attaching": its successor detaches the device, and removes the upper that was made for
+it (daemon/recovery.py).  The hooks are the steps at which a test has it die.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tcmu_overlaybd.daemon.timers import disk_timeout_s
 from tcmu_overlaybd.errors import (
     BusyError,
     FailedError,
+    KilledError,
     OverlayBDError,
     TimeoutExpiredError,
 )
@@ -44,6 +46,7 @@ from tcmu_overlaybd.lio.fabric import FabricKind, choose_fabric
 from tcmu_overlaybd.lio.helper import HelperReport
 from tcmu_overlaybd.lio.iscsi import Chap, Portal
 from tcmu_overlaybd.lio.own_disks import check_not_ours
+from tcmu_overlaybd.native.testing import hook
 from tcmu_overlaybd.registry.deadline import Deadline
 
 logger = logging.getLogger(__name__)
@@ -76,6 +79,8 @@ class Attacher:
         with ExitStack() as undo:
             device = self._reserve(request)
             undo.callback(self._table.forget, device)
+            undo.callback(self._state.remove, device.name)
+            hook("attach.reserved")
             opened = open_unless_cancelled(
                 device.name,
                 lambda: self._open_image(device, request, config, deadline),
@@ -83,15 +88,19 @@ class Attacher:
             )
             served = ServedImage(opened, self._core, device.name, self._resources.limits_of(device.record))
             undo.callback(served.undo, UNDO_TIMEOUT_S)
+            hook("attach.image_opened")
             self._save(device, opened)
-            undo.callback(self._state.remove, device.name)
+            hook("attach.record_saved")
             self._names.put(device.record)
             undo.callback(self._names.drop, device.record)
+            hook("attach.name_put")
             self._table.give_image(device, served)
             undo.callback(self._table.take_image, device)
             undo.callback(release_ring, self._table, device)
             report = self._make(device, served, self._choose_chap(device, request), deadline, undo)
-            self._state.save(device.change_record(phase="attached", disk=report.disk))
+            hook("attach.kernel_done")
+            self._state.save(device.change_record(phase="attached", disk=report.disk, new_upper=""))
+            hook("attach.settled")
             self._table.set_state(device, "ready")
             undo.pop_all()
         served.start_download(self._downloads, self._store)
@@ -142,6 +151,7 @@ class Attacher:
         folder = self._upper_folder(device.name, request, config)
         if request.new and folder is not None and UpperDir(folder).exists():
             raise BusyError(f"{folder}: there is an upper already; attach it without --new, or remove it")
+        self._announce_upper(device, folder)
         return open_image(
             config,
             writable=request.writable or request.new or bool(request.upper),
@@ -156,6 +166,13 @@ class Attacher:
             deadline=until,
         )
 
+    def _announce_upper(self, device: Device, folder: Path | None) -> None:
+        """An upper that is about to be made goes with its attach, also when the daemon dies first."""
+        if folder is None or not UpperDir(folder).is_free():
+            return
+        self._state.save(device.change_record(new_upper=str(folder)))
+        hook("attach.upper_announced")
+
     def _upper_folder(self, name: str, request: AttachRequest, config: ImageConfig | None) -> Path | None:
         """Where writes go; None for the upper that the configuration itself names, or for none."""
         if request.upper:
@@ -169,6 +186,7 @@ class Attacher:
         if opened.upper is not None and not opened.image.is_read_only:
             check_not_ours(opened.upper.data, "an upper")
         self._state.save_config(device.name, opened.config)
+        hook("attach.config_saved")
         writable = not opened.image.is_read_only
         upper = str(opened.upper.index.parent) if writable and opened.upper is not None else ""
         self._state.save(device.change_record(size=opened.image.size, writable=writable, upper=upper))
@@ -197,7 +215,7 @@ class Attacher:
         remaining = max(deadline - time.monotonic(), MIN_HELPER_S)
         try:
             report = kernel_device.make(backstore, device.port, chap, remaining, on_late=served.fail_parked)
-        except TimeoutExpiredError:
+        except (TimeoutExpiredError, KilledError):
             self._take_down(device, served, undo)
             raise
         if device.is_cancelled:

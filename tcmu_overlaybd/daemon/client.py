@@ -22,6 +22,7 @@ from tcmu_overlaybd.daemon.messages import (
     Failure,
     Forked,
     ForkRequest,
+    Leftovers,
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
@@ -32,6 +33,7 @@ from tcmu_overlaybd.errors import TimeoutExpiredError, UnavailableError
 
 # What an answer may take beyond the time that the request itself is given.
 SLACK_S = 30.0
+REPAIR_TIMEOUT_S = 600.0  # a helper may take its time for each of them
 COMMIT_TIMEOUT_S = 24 * 3600.0  # it takes as long as the upper is large; a dead daemon ends it at once
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -54,6 +56,13 @@ class Client:
 
     def status(self, name: str) -> DeviceStatus:
         return self._ask("GET", f"/v1/devices/{name}", None, DeviceStatus, SLACK_S)
+
+    def leftovers(self) -> Leftovers:
+        return self._ask("GET", "/v1/leftovers", None, Leftovers, SLACK_S)
+
+    def repair(self) -> Leftovers:
+        """Removes what a daemon that died left behind."""
+        return self._ask("DELETE", "/v1/leftovers", None, Leftovers, REPAIR_TIMEOUT_S)
 
     def cache(self) -> CacheStatus:
         return self._ask("GET", "/v1/cache", None, CacheStatus, SLACK_S)

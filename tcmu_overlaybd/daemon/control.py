@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import socketserver
+import stat
 import struct
 import threading
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from tcmu_overlaybd.daemon.messages import (
     Failure,
     Forked,
     ForkRequest,
+    Leftovers,
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
@@ -42,7 +44,14 @@ from tcmu_overlaybd.daemon.messages import (
     Version,
 )
 from tcmu_overlaybd.daemon.reference_api import PREFIX, Answer
-from tcmu_overlaybd.errors import FailedError, MissingError, OverlayBDError, UnavailableError, UsageError
+from tcmu_overlaybd.errors import (
+    BusyError,
+    FailedError,
+    MissingError,
+    OverlayBDError,
+    UnavailableError,
+    UsageError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +77,8 @@ class Api(Protocol):
     def snapshot(self, request: SnapshotRequest) -> Snapshotted: ...
     def fork(self, name: str, request: ForkRequest) -> Forked: ...
     def resize(self, name: str, request: ResizeRequest) -> DeviceStatus: ...
+    def leftovers(self) -> Leftovers: ...
+    def repair(self) -> Leftovers: ...
     def upgrade(self) -> UpgradeStatus: ...
     def upgrade_status(self) -> UpgradeStatus: ...
 
@@ -82,7 +93,7 @@ def listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        make_room(path)
         listener.bind(os.fspath(path))
         path.chmod(0o660)
         listener.listen(MAX_CONNECTIONS)
@@ -90,6 +101,31 @@ def listen(path: Path) -> socket.socket:
         listener.close()
         raise FailedError(f"{path}: cannot listen: {error.strerror}") from error
     return listener
+
+
+def make_room(path: Path) -> None:
+    """Removes a dead daemon's socket, and nothing else.  Raises FailedError, BusyError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FailedError(f"{path}: is no socket, so it is not replaced by one")
+    if is_listening(path):
+        raise BusyError(f"{path}: another program listens there")
+    path.unlink(missing_ok=True)
+
+
+def is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(os.fspath(path))
+        except (BlockingIOError, TimeoutError):  # its queue is full, so somebody has it
+            return True
+        except OSError:
+            return False
+    return True
 
 
 class ControlServer(BoundedThreads, socketserver.BaseServer):
@@ -260,6 +296,8 @@ ROUTES: tuple[tuple[str, re.Pattern[str], Callable[..., msgspec.Struct]], ...] =
     ("GET", re.compile("/v1/version"), lambda api, _body: api.version()),
     ("GET", re.compile("/v1/devices"), lambda api, _body: api.devices()),
     ("GET", re.compile("/v1/cache"), lambda api, _body: api.cache()),
+    ("GET", re.compile("/v1/leftovers"), lambda api, _body: api.leftovers()),
+    ("DELETE", re.compile("/v1/leftovers"), lambda api, _body: api.repair()),
     ("GET", re.compile("/v1/upgrade"), lambda api, _body: api.upgrade_status()),
     ("POST", re.compile("/v1/upgrade"), lambda api, _body: api.upgrade()),
     ("GET", re.compile(f"/v1/devices/{NAME}"), lambda api, _body, name: api.status(name)),

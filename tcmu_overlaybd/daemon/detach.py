@@ -20,9 +20,10 @@ from tcmu_overlaybd.daemon.newcomers import release_ring
 from tcmu_overlaybd.daemon.resources import Resources
 from tcmu_overlaybd.daemon.state import Phase
 from tcmu_overlaybd.daemon.table import DeviceTable
-from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError, TimeoutExpiredError
+from tcmu_overlaybd.errors import BusyError, FailedError, KilledError, OverlayBDError, TimeoutExpiredError
 from tcmu_overlaybd.lio import kernel_device
 from tcmu_overlaybd.lio.mounts import MAX_USES, uses_of_disk
+from tcmu_overlaybd.native.testing import hook
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class Detacher:
                 # One that was still opening is not opened any more: see table.serve_opened.
                 self._table.set_state(device, "broken" if before == "opening" else before, device.reason)
             raise
+        hook("detach.kernel_done")
         release_ring(self._table, device)
+        hook("detach.ring_released")
         self._close(device, request.timeout)
         return status
 
@@ -117,6 +120,14 @@ class Detacher:
         elif disk:
             check_unused(device.name, disk)
         self._note(device, "detaching")
+        hook("detach.noted")
+        try:
+            self._ask_kernel(device, request)
+        except KilledError as error:  # half of it may be done, so the other half, too
+            logger.warning("%s: its detach is begun again: %s", device.name, error)
+            self._ask_kernel(device, request)
+
+    def _ask_kernel(self, device: Device, request: DetachRequest) -> None:
         kernel_device.remove(
             device.record.hba,
             device.record.backstore,
@@ -148,6 +159,7 @@ class Detacher:
         try:
             if served is not None:
                 served.close(timeout_s)
+                hook("detach.image_closed")
         finally:
             self._state.remove(device.name)
             self._names.drop(device.record)

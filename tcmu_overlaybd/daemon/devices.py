@@ -27,12 +27,14 @@ from tcmu_overlaybd.daemon.messages import (
     DeviceStatus,
     Forked,
     ForkRequest,
+    Leftovers,
     ResizeRequest,
     SnapshotRequest,
     Snapshotted,
     UpgradeStatus,
     Version,
 )
+from tcmu_overlaybd.daemon.recovery import Recovery
 from tcmu_overlaybd.daemon.remote_numbers import cache_numbers
 from tcmu_overlaybd.daemon.resize import Resizer
 from tcmu_overlaybd.daemon.resources import Resources
@@ -58,9 +60,9 @@ class Devices:
         self._state = resources.state
         self._store = resources.store
         self._hub = resources.hub
-        self._pool = pool
         self._attacher = Attacher(resources)
         self._detacher = Detacher(resources)
+        self._recovery = Recovery(resources, self._detacher, pool)
         self._snapshotter = Snapshotter(resources, self._attacher)
         self._resizer = Resizer(resources)
         self.hand_over = HandOver(listener, self.flush)
@@ -116,28 +118,17 @@ class Devices:
     def upgrade_status(self) -> UpgradeStatus:
         return self.hand_over.status()
 
+    def leftovers(self) -> Leftovers:
+        return self._recovery.leftovers()
+
+    def repair(self) -> Leftovers:
+        return self._recovery.repair()
+
     # -- start and stop
 
     def settle(self) -> None:
-        """After the hub has told of all that there is: ends what the last daemon left half way.
-
-        A helper dies with its daemon, wherever it is: what it had made may have no ring yet.
-        """
-        for device in self._table.all():
-            if device.record.phase != "attached":
-                self._pool.submit(self._finish_detach, device)
-            elif device.ring is None:
-                logger.info("%s: the kernel has it no longer (a restart of the machine?)", device.name)
-                self._state.remove(device.name)
-                self._table.forget(device)
-
-    def _finish_detach(self, device: Device) -> None:
-        """What was not attached to the end, or has no disk any more, is nobody's: it goes by force."""
-        force = device.record.phase == "attaching" or device.ring is None
-        try:
-            self._detacher.detach(device, DetachRequest(force=force))
-        except OverlayBDError as error:
-            logger.warning("%s: left half way by the last daemon, and stays: %s", device.name, error)
+        """After the hub has told of all that there is."""
+        self._recovery.begin()
 
     def stop(self) -> bool:
         """Lets everything go, inside deadlines; whether all of it went."""

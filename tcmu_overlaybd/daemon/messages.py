@@ -276,6 +276,13 @@ class CacheStatus(msgspec.Struct, frozen=True):
     misses: int = 0  # that a command had to wait for
 
 
+class Leftovers(msgspec.Struct, frozen=True):
+    """What a daemon that died left behind; a sentence each."""
+
+    left: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+
+
 class Failure(msgspec.Struct, frozen=True):
     """An exception of ``errors.py`` on its way to the client."""
 

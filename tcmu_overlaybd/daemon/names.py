@@ -7,6 +7,7 @@ appears until it is gone; the rule in packaging/ makes ``/dev/overlaybd/NAME`` o
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from tcmu_overlaybd.daemon.state import Record
@@ -14,10 +15,19 @@ from tcmu_overlaybd.daemon.state import Record
 logger = logging.getLogger(__name__)
 
 
+def stale_names(folder: Path, records: Iterable[Record]) -> list[Path]:
+    """Files there of devices that are none of records."""
+    kept = {record.serial for record in records}
+    return [path for path in sorted(folder.glob("*")) if path.name not in kept]
+
+
 class Names:
     def __init__(self, folder: Path, records: list[Record]) -> None:
-        """Starts with records: after a restart of the machine the folder is empty."""
-        self._folder = folder
+        """Starts with records: after a restart of the machine the folder is empty.  What
+        a daemon that died had put there besides goes."""
+        self.folder = folder
+        for path in stale_names(folder, records):
+            path.unlink(missing_ok=True)
         for record in records:
             if record.is_ours:
                 self.put(record)
@@ -25,10 +35,10 @@ class Names:
     def put(self, record: Record) -> None:
         """Never fails: a disk without the link is a disk all the same."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / record.serial).write_text(record.name)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / record.serial).write_text(record.name)
         except OSError as error:
-            logger.warning("%s: %s: no /dev/overlaybd/%s", self._folder, error.strerror, record.name)
+            logger.warning("%s: %s: no /dev/overlaybd/%s", self.folder, error.strerror, record.name)
 
     def drop(self, record: Record) -> None:
-        (self._folder / record.serial).unlink(missing_ok=True)
+        (self.folder / record.serial).unlink(missing_ok=True)

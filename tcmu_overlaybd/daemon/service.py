@@ -38,6 +38,7 @@ from tcmu_overlaybd.daemon.readiness import inherited_socket, notify
 from tcmu_overlaybd.daemon.readings import DaemonReadings
 from tcmu_overlaybd.daemon.reference_api import ReferenceApi
 from tcmu_overlaybd.daemon.resources import Resources
+from tcmu_overlaybd.daemon.start_failure import forget_failure
 from tcmu_overlaybd.daemon.state import State
 from tcmu_overlaybd.daemon.table import DeviceTable
 from tcmu_overlaybd.errors import BusyError, FailedError, OverlayBDError
@@ -105,6 +106,7 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             nr_devices = len(resources.table.all())
             logger.info("ready: %d devices, hub %s, control socket %s", nr_devices, kind, server.path)
             notify("READY=1")
+            forget_failure(folders.run)
             stack.enter_context(bus_service(store))
             loop = MainLoop(hub)
             devices.hand_over.end = loop.end

@@ -24,9 +24,10 @@ import msgspec
 from tcmu_overlaybd.config.image_config import ImageConfig, save_image_config
 from tcmu_overlaybd.config.json_file import read_json, sync_folder, write_json, write_private
 from tcmu_overlaybd.config.service_config import OnTimeout
-from tcmu_overlaybd.errors import FailedError, FormatError, OverlayBDError
+from tcmu_overlaybd.errors import FailedError, FormatError, MissingError, OverlayBDError
 from tcmu_overlaybd.lio.fabric import FabricKind
 from tcmu_overlaybd.lio.iscsi import Chap
+from tcmu_overlaybd.native.testing import hook
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Record(msgspec.Struct, frozen=True):
     on_timeout: OnTimeout | Literal[""] = ""  # "": as the service's configuration says
     portal: str = ""  # of an iSCSI target: ADDRESS:PORT
     initiator: str = ""  # which may log in; "": whoever knows the password
+    new_upper: str = ""  # while attaching: folder of the upper that is made for it
     chap_file: str = ""  # where the password lies that was made up; none is in here
 
 
@@ -90,10 +92,7 @@ class State:
         if not path.exists():
             write_json(path, Version(FORMAT, secrets.token_hex(16)))
         version = read_json(path, Version)
-        if version.format > FORMAT:
-            raise FormatError(
-                f"{path}: written by a newer version (format {version.format}, this one knows {FORMAT})"
-            )
+        check_format(path, version)
         return version
 
     def config_path(self, name: str) -> Path:
@@ -115,17 +114,41 @@ class State:
         """Forgets the device; its upper stays."""
         for path in (self._record_path(name), self.config_path(name), self.chap / name):
             path.unlink(missing_ok=True)
+            hook("state.file_removed")
         sync_folder(self.devices)
 
     def load(self) -> list[Record]:
         """Every record that can be read; one that cannot is logged and left where it is."""
-        records = []
-        for path in sorted(self.devices.glob("*.json")):
-            try:
-                records.append(read_json(path, Record))
-            except OverlayBDError as error:
-                logger.warning("state: %s", error)
-        return records
+        return read_records(self.devices)
 
     def _record_path(self, name: str) -> Path:
         return self.devices / f"{name}.json"
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Those that can be read of ``devices/``; of the others the log says why not."""
+    records = []
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            records.append(read_json(path, Record))
+        except OverlayBDError as error:
+            logger.warning("state: %s", error)
+    return records
+
+
+def check_version(folder: Path) -> str:
+    """The sentence why this version cannot use the folder; "" when it can, or would make it."""
+    try:
+        check_format(folder / "version", read_json(folder / "version", Version))
+    except MissingError:
+        return ""
+    except OverlayBDError as error:
+        return str(error)
+    return ""
+
+
+def check_format(path: Path, version: Version) -> None:
+    if version.format > FORMAT:
+        raise FormatError(
+            f"{path}: written by a newer version (format {version.format}, this one knows {FORMAT})"
+        )

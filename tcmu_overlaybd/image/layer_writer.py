@@ -22,6 +22,7 @@ from tcmu_overlaybd.formats import lsmt, tar, uuid_text, zfile
 from tcmu_overlaybd.image.output_file import OutputFile
 from tcmu_overlaybd.native.image import Image
 from tcmu_overlaybd.native.source import crc32c
+from tcmu_overlaybd.native.testing import hook
 from tcmu_overlaybd.native.writer import Compact, Compacted, Writer, Written
 
 STEP_BYTES = 8 << 20
@@ -111,6 +112,7 @@ def write_layer(
         if options.tar:
             size = _write_tar(output, size - tar.PAX_PAYLOAD_OFFSET)
         digest = _digest(output.fd, size)
+        hook("commit.written")
     return WrittenLayer(path, f"sha256:{digest}", size, compacted.nr_segments)
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tcmu_overlaybd.errors import FailedError, MissingError, NoSpaceError, OverlayBDError
+from tcmu_overlaybd.native.testing import hook
 
 MODE = 0o644
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -83,6 +84,7 @@ class OutputFile:
 
     def _keep(self) -> None:
         os.fsync(self.fd)
+        hook("commit.synced")
         source = self._hidden or f"/proc/self/fd/{self.fd}"
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -91,6 +93,7 @@ class OutputFile:
                 os.link(source, self.path.name, dst_dir_fd=folder, follow_symlinks=self._hidden is None)
             else:
                 self._replace_with(source, folder)
+            hook("commit.linked")
             os.fsync(folder)
         finally:
             os.close(folder)

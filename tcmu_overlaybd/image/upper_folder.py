@@ -14,6 +14,7 @@ from tcmu_overlaybd.image.layer_table import SharedLayer
 from tcmu_overlaybd.image.lowers import lowers_size
 from tcmu_overlaybd.image.snapshot_intent import settle_snapshot
 from tcmu_overlaybd.image.upper_pair import read_upper_pair
+from tcmu_overlaybd.native.testing import hook
 
 
 def make_upper_dir(
@@ -58,12 +59,14 @@ def _make_upper(
     parent = layers[-1].file.trailer.uuid if layers else uuid_text.NULL
     is_new = not folder.path.exists()
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hook("attach.upper_folder_made")
     try:
         create_layer(folder.data, folder.index, size, sparse=sparse, parent_uuid=parent)
     except BaseException:
         if is_new:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
+    hook("attach.upper_files_made")
     try:
         return folder.save(base)
     except BaseException:

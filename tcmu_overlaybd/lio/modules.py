@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcmu_overlaybd.errors import UnavailableError
+from tcmu_overlaybd.lio.kernel_text import read_kernel_text
+from tcmu_overlaybd.native.testing import hook
 
 CONFIGFS = Path("/sys/kernel/config")
 TARGET = CONFIGFS / "target"
@@ -60,11 +62,24 @@ def netlink_held() -> Iterator[None]:
     the devices of every daemon: only where ours is the only one.
     """
     _set_parameter("block_netlink", 1)
+    hook("start.netlink_blocked")
     _set_parameter("reset_netlink", 1)
+    hook("start.netlink_reset")
     try:
         yield
     finally:
         _set_parameter("block_netlink", 0)
+        hook("start.netlink_open")
+
+
+def is_netlink_blocked() -> bool:
+    """A start that died in the midst left it so; then every ``enable`` of a TCMU device fails."""
+    path = Path("/sys/module/target_core_user/parameters/block_netlink")
+    return read_kernel_text(path).strip() in ("1", "Y")
+
+
+def open_netlink() -> None:
+    _set_parameter("block_netlink", 0)
 
 
 def _set_parameter(name: str, value: int) -> None:
