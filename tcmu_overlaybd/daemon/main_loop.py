@@ -34,7 +34,7 @@ class MainLoop:
 
     def run(self, stop: Callable[[], bool]) -> bool:
         """Returns what stop, called once a signal has come, returned."""
-        with selectors.DefaultSelector() as selector, self._signals():
+        with selectors.DefaultSelector() as selector:
             selector.register(self._hub.fileno(), selectors.EVENT_READ, self._hub.ready)
             selector.register(self._read_fd, selectors.EVENT_READ, lambda: self._woken(stop))
             interval = watchdog_interval()
@@ -70,8 +70,9 @@ class MainLoop:
             os.write(self._write_fd, STOPPED)
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Signals write their number to our pipe; their handlers do nothing."""
+    def signals(self) -> Iterator[None]:
+        """Signals write their number to our pipe, where run finds them, also those that came
+        before it; their handlers do nothing."""
         old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:

@@ -101,6 +101,9 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
         try:
             with nullcontext() if others else modules.netlink_held():
                 hub = open_hub(kind, DESCRIPTION, newcomers)
+            loop = MainLoop(hub)
+            stack.enter_context(loop.signals())  # who gets an answer may end us at once
+            devices.hand_over.end = loop.end
             devices.settle()
             server.start()
             nr_devices = len(resources.table.all())
@@ -108,8 +111,6 @@ def serve(folders: Folders, config: ServiceConfig, socket_path: Path | None = No
             notify("READY=1")
             forget_failure(folders.run)
             stack.enter_context(bus_service(store))
-            loop = MainLoop(hub)
-            devices.hand_over.end = loop.end
             is_closed = loop.run(
                 lambda: (
                     leave(server, devices)
