@@ -12,9 +12,10 @@ from tcmu_overlaybd.cli.device import connect, daemon_socket
 from tcmu_overlaybd.cli.options import is_quiet, json_output, print_json, verbosity
 from tcmu_overlaybd.daemon.client import Client
 from tcmu_overlaybd.daemon.messages import UpgradeStatus
-from tcmu_overlaybd.errors import FailedError, TimeoutExpiredError
+from tcmu_overlaybd.errors import FailedError, TimeoutExpiredError, UnavailableError
 
 POLL_S = 0.05
+NOBODY_S = 5.0  # without a daemon that answers: then there is none
 
 
 @click.command()
@@ -44,12 +45,25 @@ def upgrade(*, timeout: float, socket_path: Path | None, as_json: bool) -> None:
 
 
 def wait_for_successor(client: Client, old: int, deadline: float) -> UpgradeStatus:
-    """Raises FailedError when the old daemon stays, TimeoutExpiredError when nothing is decided in time."""
+    """Raises FailedError when the old daemon stays, TimeoutExpiredError when nothing is decided in time,
+    UnavailableError when neither is there any more."""
     while time.monotonic() < deadline:
-        status = client.upgrade_status(max(deadline - time.monotonic(), 0.1))
+        status = ask(client, deadline)
         if status.pid != old:
             return status
         if status.state == "failed":
             raise FailedError(f"{status.reason}; the daemon goes on (pid {old}, version {status.version})")
         time.sleep(POLL_S)
     raise TimeoutExpiredError(f"{client.path}: pid {old} has not been replaced in time")
+
+
+def ask(client: Client, deadline: float) -> UpgradeStatus:
+    """The old daemon may end while it answers: the new one is asked then, which has the same socket."""
+    nobody_until = min(time.monotonic() + NOBODY_S, deadline)
+    while True:
+        try:
+            return client.upgrade_status(max(deadline - time.monotonic(), 0.1))
+        except UnavailableError:
+            if time.monotonic() > nobody_until:
+                raise
+        time.sleep(POLL_S)

@@ -65,6 +65,10 @@ class History:
     seed: int = 0  # of what the disk has of unsynced writes at each cut
 
 
+# With 4 slots the flusher's own thread flushes between the calls, so that a history does not go the
+# same way twice, which Hypothesis calls flaky when it has failed once.
+SLOTS = [4, 64] if IS_SOAK else [64]
+
 CHANGES = st.builds(
     Step,
     st.sampled_from(["write", "write", "write", "write fua", "discard"]),
@@ -78,7 +82,7 @@ SESSIONS = st.builds(
     st.lists(STEPS, max_size=12).map(tuple),
     st.sampled_from(["close", "kill", "cut"]),
     st.integers(0, 1000),
-    st.sampled_from([4, 64]),
+    st.sampled_from(SLOTS),
 )
 HISTORIES = st.builds(
     History, st.lists(SESSIONS, min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1)

@@ -140,7 +140,7 @@ class ImageMachine(RuleBasedStateMachine):
 
 
 TestImageMachine = ImageMachine.TestCase
-TestImageMachine.pytestmark = [pytest.mark.timeout(3600 if IS_SOAK else 120)]
+TestImageMachine.pytestmark = [pytest.mark.timeout(3600 if IS_SOAK else 280)]
 TestImageMachine.settings = settings(
     max_examples=300 if IS_SOAK else 12,
     stateful_step_count=60 if IS_SOAK else 30,

@@ -60,7 +60,7 @@ def test_the_session_of_root_works_when_pasted(tmp_path, ext4_layer, pasted):
     assert first.startswith("/dev/sd"), done.stderr
     assert second.startswith("/dev/sd"), done.stderr
     assert hello == "hello", done.stderr
-    assert "tcmu-overlaybd: " not in done.stderr
+    assert complaints(done.stderr) == []
     assert leftovers() == []
 
 
@@ -72,5 +72,11 @@ def test_the_session_with_a_registry_works_when_pasted(pasted):
     printed = done.stdout.splitlines()
     assert "again" in printed, done.stderr
     assert sum(line.startswith("/dev/sd") for line in printed) == 2, done.stderr
-    assert "tcmu-overlaybd: " not in done.stderr
+    assert complaints(done.stderr) == []
     assert leftovers() == []
+
+
+def complaints(stderr: str) -> list[str]:
+    """What our program had to say, but for this: the VM's disk has less than the cache leaves free."""
+    lines = [line for line in stderr.splitlines() if line.startswith("tcmu-overlaybd: ")]
+    return [line for line in lines if "not kept, only handed on" not in line]
