@@ -252,6 +252,16 @@ static enum obd_status judge_all(struct upper *upper, struct journal_contents *j
     return status == OBD_OK ? upper_accept_damage(upper, journal, *verdict == VERDICT_REPLAY) : status;
 }
 
+/* Entries behind the flushed length are in the journal, too, and are appended again: to the
+ * same places, so that a power cut in the midst leaves a beginning of them.  Behind the
+ * first copy it would leave some of them twice, and an older one last.  A damaged journal may
+ * lack what the index has; and what a side index had may lie elsewhere by now. */
+static void append_from_flushed(struct upper *upper, const struct journal_contents *journal, enum verdict verdict)
+{
+    if (verdict == VERDICT_REPLAY && journal->damage == NULL && !upper->is_sparse && !upper->is_read_only)
+        upper->index_length = journal->index_length;
+}
+
 static enum obd_status restore_from(struct upper *upper, struct journal_contents *journal)
 {
     enum verdict verdict;
@@ -267,6 +277,7 @@ static enum obd_status restore_from(struct upper *upper, struct journal_contents
         return status;
     if (verdict == VERDICT_FAILED)
         set_failed_earlier(upper);
+    append_from_flushed(upper, journal, verdict);
     if (!upper->is_read_only)
         status = cut_index(upper);
     if (status == OBD_OK && verdict == VERDICT_REPLAY)
