@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from vm_daemon import wait_until
@@ -79,4 +80,5 @@ def test_upgrade_to_a_program_that_cannot_start_leaves_the_daemon_as_it_was(daem
     assert "ended before it could take over" in refused.stderr
     assert "written by a newer version (format 99" in daemon.log()
     assert daemon.client.version().pid == daemon.process.pid
-    assert len(open(disk, "rb").read(4096)) == 4096  # noqa: PTH123, SIM115
+    with Path(disk).open("rb") as opened:
+        assert len(opened.read(4096)) == 4096
